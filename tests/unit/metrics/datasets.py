@@ -1,0 +1,41 @@
+"""Datasets built in memory, named and shaped as METRICS.md says, for the known answers."""
+
+import numpy as np
+import xarray as xr
+
+
+def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None):
+    """The token tier from one array (image, token, channel) a layer; prefix: kinds of the first tokens."""
+    values = np.stack([np.asarray(layer) for layer in layers])
+    _, images, tokens, _ = values.shape
+    patches = tokens - len(prefix)
+    side = int(patches**0.5) if int(patches**0.5) ** 2 == patches else None
+    columns = side or patches
+    grid = np.arange(patches)
+    fill = [-1] * len(prefix)
+    return xr.Dataset(
+        {"tokens": (("layer", "image", "token", "channel"), values)},
+        coords={
+            "layer": names or layer_names(len(values)),
+            "depth": ("layer", np.arange(len(values))),
+            "token_kind": ("token", [*prefix, *["patch"] * patches]),
+            "row": ("token", [*fill, *(grid // columns)]),
+            "column": ("token", [*fill, *(grid % columns)]),
+            **image_coordinates(images, label, split),
+        },
+    )
+
+
+def image_coordinates(images, label=None, split=None):
+    """label, split and image_id over `image`; by default one class and a first half to fit."""
+    default_split = np.where(np.arange(images) < images // 2, "fit", "test")
+    return {
+        "label": ("image", np.zeros(images, int) if label is None else np.asarray(label)),
+        "split": ("image", default_split if split is None else np.asarray(split)),
+        "image_id": ("image", [f"image-{i}" for i in range(images)]),
+    }
+
+
+def layer_names(layers):
+    """embed, position, block.0, block.1 ... as a store names them."""
+    return ["embed", "position", *(f"block.{i}" for i in range(layers))][:layers]

@@ -1,0 +1,1 @@
+"""ViTals: the vital signs of Vision Transformers, layer by layer."""

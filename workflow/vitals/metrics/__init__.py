@@ -1,0 +1,1 @@
+"""Metrics: datasets -> xarray.Dataset, one module a question, each with one pure `compute`."""

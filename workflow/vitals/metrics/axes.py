@@ -1,0 +1,69 @@
+"""The axes that metrics share: the taps over depth, the roles of tokens, the splits of images."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from vitals.errors import VitalsError
+
+IMAGES_PER_BLOCK = 256
+
+
+def require(dataset: xr.Dataset, *names: str) -> None:
+    """Raise a `VitalsError` that names what a dataset lacks."""
+    missing = [name for name in names if name not in dataset.variables]
+    if missing:
+        found = ", ".join(map(str, dataset.variables)) or "nothing"
+        raise VitalsError(f"the dataset lacks {', '.join(missing)}; it holds {found}")
+
+
+def depth(dataset: xr.Dataset) -> xr.DataArray:
+    """The coordinate `depth` over `layer`: 0, 1, 2 ... where the dataset does not give it."""
+    if "depth" in dataset.coords:
+        return dataset["depth"]
+    return xr.DataArray(np.arange(dataset.sizes["layer"]), dims="layer", name="depth")
+
+
+def token_indices(dataset: xr.Dataset, kind: str) -> np.ndarray:
+    """Positions along `token` of the tokens of one kind: "cls", "patch", "register", ...
+
+    A dataset without `token_kind` is taken to hold patches only, with a warning.
+    """
+    if "token_kind" not in dataset.coords:
+        warnings.warn("no coordinate token_kind: every token is taken as a patch", stacklevel=3)
+        return np.arange(dataset.sizes["token"] if kind == "patch" else 0)
+    return np.flatnonzero(dataset["token_kind"].values == kind)
+
+
+def split_indices(dataset: xr.Dataset, split: str) -> np.ndarray:
+    """Positions along `image` of one split, "fit" or "test"; a `VitalsError` where there is none."""
+    require(dataset, "split")
+    indices = np.flatnonzero(dataset["split"].values == split)
+    if not indices.size:
+        raise VitalsError(
+            f"no image is in the split '{split}': the metric needs fit and test images"
+        )
+    return indices
+
+
+def image_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The coordinates over `image` alone, to put on a per-image result."""
+    return {str(name): c for name, c in dataset.coords.items() if c.dims == ("image",)}
+
+
+def layer_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The coordinates over `layer` (its names, and `depth`), to put on a per-layer result."""
+    named = {str(name): c for name, c in dataset.coords.items() if c.dims == ("layer",)}
+    return {**named, "depth": depth(dataset)}
+
+
+def image_blocks(
+    array: xr.DataArray, images_per_block: int = IMAGES_PER_BLOCK
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices along `image` with their values, image first: one block of a layer in memory at a time."""
+    array = array.transpose("image", ...)
+    for start in range(0, array.sizes["image"], images_per_block):
+        block = slice(start, min(start + images_per_block, array.sizes["image"]))
+        yield block, array.isel(image=block).values

@@ -1,0 +1,13 @@
+"""Progress bars that are silent when nobody watches."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
+    """Iterate with a bar on a terminal, and with nothing elsewhere."""
+    return tqdm(items, desc=what, total=total, disable=None, leave=False)
