@@ -1,11 +1,11 @@
-"""Datasets built in memory, named and shaped as METRICS.md says, for the known answers."""
+"""Datasets built in memory, named and shaped like a store's, for the known answers."""
 
 import numpy as np
 import xarray as xr
 
 
 def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None):
-    """The token tier from one array (image, token, channel) a layer; prefix: kinds of the first tokens."""
+    """The token tier, from one array (image, token, channel) a layer; `prefix`: kinds of the first."""
     values = np.stack([np.asarray(layer) for layer in layers])
     _, images, tokens, _ = values.shape
     patches = tokens - len(prefix)

@@ -1,10 +1,10 @@
-"""METRICS.md section 1: the known answers of token similarity, at float32 and from float16 storage."""
+"""The known answers of token similarity, at float32 and from float16 storage."""
 
 import numpy as np
 import pytest
 import xarray as xr
-from datasets import tokens_dataset
 
+from datasets import tokens_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import similarity
 
@@ -83,9 +83,9 @@ def test_six_tokens_at_thirty_times_the_norm_move_only_the_plain_curve():
     result = mean_of(tokens)
     clean = mean_of(tokens[:, 6:])
     assert result["centered_cosine"] == pytest.approx(0.39, abs=0.01)
-    assert result["outlier_share"] == pytest.approx(6 / N)
+    assert result["outlier_share"] == pytest.approx(6 / N, abs=1e-3)  # and a Gaussian's tail
     assert result["robust_centered_cosine"] == pytest.approx(
-        float(clean["centered_cosine"]), abs=1e-6
+        float(clean["centered_cosine"]), abs=1e-4
     )
 
 

@@ -38,7 +38,7 @@ def token_indices(dataset: xr.Dataset, kind: str) -> np.ndarray:
 
 
 def split_indices(dataset: xr.Dataset, split: str) -> np.ndarray:
-    """Positions along `image` of one split, "fit" or "test"; a `VitalsError` where there is none."""
+    """Positions along `image` of one split, "fit" or "test"; a VitalsError where there is none."""
     require(dataset, "split")
     indices = np.flatnonzero(dataset["split"].values == split)
     if not indices.size:
@@ -62,7 +62,7 @@ def layer_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
 def image_blocks(
     array: xr.DataArray, images_per_block: int = IMAGES_PER_BLOCK
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Slices along `image` with their values, image first: one block of a layer in memory at a time."""
+    """Slices along `image` with their values, image first: one block in memory at a time."""
     array = array.transpose("image", ...)
     for start in range(0, array.sizes["image"], images_per_block):
         block = slice(start, min(start + images_per_block, array.sizes["image"]))

@@ -62,7 +62,7 @@ def compute(
     `robust_centered_cosine` leaves out tokens whose norm exceeds median + `outlier_mads`·MAD
     (a share `outlier_share`) before it centres. `common_share` is ‖mean‖²·N / Σ‖x_i‖².
 
-    dataset: the token tier: `tokens` (layer, image, token, channel) and the coordinate `token_kind`.
+    dataset: the token tier: `tokens` (layer, image, token, channel), coordinate `token_kind`.
     Returns the variables of `VARIABLES` over (layer, image), each with `_low` and `_high` over
     (layer). Tokens of zero norm are left out and counted; an image with fewer than two tokens left
     has no cosine (NaN) and takes no part in the mean.
