@@ -5,7 +5,7 @@ import xarray as xr
 
 
 def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None):
-    """The token tier, from one array (image, token, channel) a layer; `prefix`: kinds of the first."""
+    """The token tier, from one array (image, token, channel) a layer; `prefix`: first kinds."""
     values = np.stack([np.asarray(layer) for layer in layers])
     _, images, tokens, _ = values.shape
     patches = tokens - len(prefix)
@@ -39,3 +39,31 @@ def image_coordinates(images, label=None, split=None):
 def layer_names(layers):
     """embed, position, block.0, block.1 ... as a store names them."""
     return ["embed", "position", *(f"block.{i}" for i in range(layers))][:layers]
+
+
+def pooled_dataset(layers, label, *, split=None, names=None, **parameters):
+    """The pooled tier, from one {feature: array (image, channel)} a layer.
+
+    parameters: head_weight (class, channel), head_bias (class), norm_scale, norm_shift (channel),
+    logits (image, class), where the model has them.
+    """
+    dims = {
+        "head_weight": ("class", "channel"),
+        "head_bias": ("class",),
+        "logits": ("image", "class"),
+    }
+    values = np.stack([np.stack(list(layer.values()), axis=1) for layer in layers])
+    images = image_coordinates(len(label), label, split)
+    if split is None:
+        del images["split"]
+    return xr.Dataset(
+        {
+            "pooled": (("layer", "image", "feature", "channel"), values),
+            **{name: (dims.get(name, ("channel",)), p) for name, p in parameters.items()},
+        },
+        coords={
+            "layer": names or layer_names(len(values)),
+            "feature": list(layers[0]),
+            **images,
+        },
+    )

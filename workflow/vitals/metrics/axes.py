@@ -9,6 +9,7 @@ import xarray as xr
 from vitals.errors import VitalsError
 
 IMAGES_PER_BLOCK = 256
+NORM = "norm"  # the tap after the final norm
 
 
 def require(dataset: xr.Dataset, *names: str) -> None:
@@ -24,6 +25,32 @@ def depth(dataset: xr.Dataset) -> xr.DataArray:
     if "depth" in dataset.coords:
         return dataset["depth"]
     return xr.DataArray(np.arange(dataset.sizes["layer"]), dims="layer", name="depth")
+
+
+def block_depth(dataset: xr.Dataset) -> xr.DataArray:
+    """The depth of each block over `block`: block i writes tap "block.i", at depth i + 2."""
+    if "depth" in dataset.coords and dataset["depth"].dims == ("block",):
+        return dataset["depth"]
+    return xr.DataArray(np.arange(dataset.sizes["block"]) + 2, dims="block", name="depth")
+
+
+def relative_depth(depth: xr.DataArray) -> xr.DataArray:
+    """depth / the depth of the last block: 0 at the first tap, 1 at the last of the stream.
+
+    Tap "norm", where the coordinate `layer` names one, lies just beyond 1: it is no block.
+    """
+    stream = depth[depth["layer"] != NORM] if "layer" in depth.coords else depth
+    return (depth / stream.max()).rename("relative_depth")
+
+
+def stream_taps(dataset: xr.Dataset) -> xr.Dataset:
+    """The taps on the residual stream: all but "norm", which rescales every token.
+
+    At equal depth, "norm" of one model would stand beside a block of a deeper one.
+    """
+    if "layer" not in dataset.coords:
+        return dataset
+    return dataset.isel(layer=np.flatnonzero(dataset["layer"].values != NORM))
 
 
 def token_indices(dataset: xr.Dataset, kind: str) -> np.ndarray:

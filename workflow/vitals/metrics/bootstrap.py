@@ -64,3 +64,12 @@ def add_interval(result: xr.Dataset, name: str, draws: xr.DataArray) -> None:
         attrs = dict(result[name].attrs)
         attrs["long_name"] = f"{attrs['long_name']}, {suffix} end of the {LEVEL:.0%} interval"
         result[f"{name}_{suffix}"] = bound.assign_attrs(attrs)
+
+
+def add_draws(result: xr.Dataset, name: str, draws: xr.DataArray) -> None:
+    """Put `{name}_low`, `{name}_high` and `{name}_draws` beside `result[name]`, `draw` last."""
+    add_interval(result, name, draws)
+    attrs = dict(result[name].attrs)
+    attrs["long_name"] = f"{attrs['long_name']}, in each resample of the images"
+    stored = draws.transpose(..., "draw").astype(np.float32)
+    result[f"{name}_draws"] = stored.assign_attrs(attrs)

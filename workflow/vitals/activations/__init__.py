@@ -1,0 +1,1 @@
+"""One forward pass into Zarr, and the reader of it."""

@@ -1,0 +1,76 @@
+"""What there is: stages, metrics and figures, what each reads, and which modules it runs.
+
+Adding a metric is a line here, beside its module, its rule, its figure and its page.
+"""
+
+from dataclasses import dataclass
+
+TOKENS, POOLED = "tokens", "pooled"
+
+STAGE_MODULES = {
+    "images": ("vitals.data.images",),
+    "train": ("vitals.models.training", "vitals.models.build"),
+    "load": ("vitals.models.training", "vitals.models.build"),
+    "extract": ("vitals.activations.extract", "vitals.models.build", "vitals.data.images"),
+    "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
+    "summary": ("vitals.metrics.summary", "vitals.metrics.files"),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric reads: tiers of the activations, or the results of other metrics."""
+
+    name: str
+    tiers: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that this metric's stage runs."""
+        reader = ("vitals.activations.reader",) if self.tiers else ()
+        return (f"vitals.metrics.{self.name}", "vitals.metrics.files", *reader)
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("similarity", tiers=(TOKENS,)),
+        Metric("phases", results=("similarity",)),
+        Metric("position", tiers=(TOKENS,)),
+        Metric("scrambling", tiers=(TOKENS,)),
+        Metric("attention", tiers=(TOKENS, POOLED)),
+        Metric("collapse", tiers=(POOLED,)),
+        Metric("probes", tiers=(POOLED,)),
+        Metric("tradeoff", results=("scrambling", "probes")),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, and the metrics whose results it draws; `compared` where it draws differences."""
+
+    name: str
+    metrics: tuple[str, ...]
+    compared: bool = False
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that this figure's stage runs."""
+        return (f"vitals.figures.{self.name}", "vitals.metrics.files")
+
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure("similarity", ("similarity", "phases")),
+        Figure("position", ("position", "similarity")),
+        Figure("scrambling", ("scrambling",)),
+        Figure("attention", ("attention",)),
+        Figure("collapse", ("collapse",)),
+        Figure("probes", ("probes",)),
+        Figure("tradeoff", ("scrambling", "probes", "tradeoff")),
+        Figure("comparison", tuple(METRICS), compared=True),
+    )
+}

@@ -1,0 +1,1 @@
+"""Where images come from, and the frozen list of them that a study uses."""

@@ -1,0 +1,223 @@
+"""How do models differ on one metric, at equal depth and at equal relative depth?
+
+>>> import numpy as np, xarray as xr
+>>> def model(depth):  # the same curve of relative depth, for 3 images
+...     curve = np.linspace(0, 1, depth + 1)[:, None] * np.ones(3)
+...     return xr.Dataset({"cosine": (("layer", "image"), curve)})
+>>> result = compute({"small": model(4), "large": model(8)}, metric="similarity")
+>>> result["cosine_difference"].sel(pair="small - large").values.tolist()
+[0.0, 0.125, 0.25, 0.375, 0.5]
+>>> float(abs(result["cosine_difference_relative"]).max())
+0.0
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from vitals.errors import VitalsError, unknown
+from vitals.metrics import axes, bootstrap
+from vitals.metrics.results import RECONSTRUCTED, absences, describe, mark_absent
+
+SOURCE = "paired bootstrap over images"
+HEADLINES = {
+    "similarity": ("centered_cosine", "cosine"),
+    "phases": ("cliff_end", "climb_start", "plateau_length", "plateau_length_relative"),
+    "position": ("dominance",),
+    "scrambling": ("isi", "r2_all", "r2_self"),
+    "attention": ("cls_inflow", "consensus"),
+    "collapse": ("nc1_quotient", "ncc_accuracy"),
+    "probes": ("accuracy",),
+    "tradeoff": (
+        "crossing",
+        "crossing_relative",
+        "onset",
+        "onset_relative",
+        "knee",
+        "knee_relative",
+    ),
+}
+
+
+def compute(
+    results: Mapping[str, xr.Dataset],
+    *,
+    metric: str,
+    positions: int = 21,
+    bootstrap_samples: int = 1000,
+    bootstrap_seed: int = 0,
+) -> xr.Dataset:
+    """The difference a − b of every pair of models on the headline variables of a metric.
+
+    `{variable}_difference`: at equal depth, (pair, ..., depth), over the depths that all models
+    have, without tap "norm"; for a variable without depth, (pair, ...).
+    `{variable}_difference_relative`: at `positions` equal steps of `relative_depth`, 0 the first
+    and 1 the last tap (or block) that the variable has, linear between taps.
+    Each has `_low`, `_high` and `_excludes_zero`, from resamples in which both models see the same
+    images: of the per-image values, matched by `image_id`, or else the result's own `_draws`.
+    Where over 2.5 % of the draws are undefined there is no interval (NaN), and zero not excluded.
+
+    results: the results of one metric by model, in the order in which pairs are named. A variable
+    that fewer than two models have is absent; a pair that lacks one is NaN, and the model's reason
+    is recorded under "{variable}_difference, {model}". Units are the variable's own.
+    Raises VitalsError for an unknown metric, other images or another number of draws.
+    Source: the bootstrap of paired differences (Efron & Tibshirani 1993).
+    """
+    if metric not in HEADLINES:
+        raise unknown("metric with a comparison", metric, HEADLINES)
+    result = _pairs(list(results))
+    if len(results) < 2:
+        found = ", ".join(results) or "none"
+        mark_absent(result, "comparison", f"a difference needs two models, found {found}")
+        return result
+
+    for variable in HEADLINES[metric]:
+        reasons = {m: _unusable(dataset, metric, variable) for m, dataset in results.items()}
+        for model, reason in reasons.items():
+            if reason:
+                mark_absent(result, f"{variable}_difference, {model}", reason)
+        usable = {m: dataset for m, dataset in results.items() if not reasons[m]}
+        if len(usable) < 2:
+            mark_absent(result, f"{variable}_difference", "fewer than two models have it")
+            continue
+        curves = _curves(usable, variable, bootstrap_samples, bootstrap_seed)
+        attrs = next(iter(usable.values()))[variable].attrs
+        _add_differences(result, variable, curves, attrs, np.linspace(0, 1, positions))
+    return result
+
+
+def _pairs(models: list[str]) -> xr.Dataset:
+    """An empty result with the coordinate `pair`, and its `first` and `second` model."""
+    pairs = list(combinations(models, 2))
+    return xr.Dataset(
+        coords={
+            "pair": [f"{a} - {b}" for a, b in pairs],
+            "first": ("pair", [a for a, _ in pairs]),
+            "second": ("pair", [b for _, b in pairs]),
+        }
+    )
+
+
+def _unusable(dataset: xr.Dataset, metric: str, variable: str) -> str | None:
+    """Why a model takes no part in the differences of a variable, if so."""
+    if variable not in dataset:
+        reasons = absences(dataset)
+        return reasons.get(variable) or reasons.get(metric) or f"the result lacks {variable}"
+    if "image" not in dataset[variable].dims and f"{variable}_draws" not in dataset:
+        return "neither images nor draws to pair"
+    return None
+
+
+def _curves(
+    results: Mapping[str, xr.Dataset], variable: str, samples: int, seed: int
+) -> dict[str, xr.DataArray]:
+    """Each model's variable as draw 0 and its paired resamples after it: (..., draw)."""
+    results = _same_images(results, variable)
+    curves = {m: _resampled(dataset, variable, samples, seed) for m, dataset in results.items()}
+    sizes = {m: curve.sizes["draw"] - 1 for m, curve in curves.items()}
+    if len(set(sizes.values())) > 1:
+        raise VitalsError(f"the draws of {variable} are not paired, their numbers differ: {sizes}")
+    return curves
+
+
+def _same_images(results: Mapping[str, xr.Dataset], variable: str) -> dict[str, xr.Dataset]:
+    """The results with their images in the order of the first, so that resamples are paired."""
+    ordered: dict[str, xr.Dataset] = {}
+    reference = None
+    for model, dataset in results.items():
+        if "image" in dataset[variable].dims:
+            images = _images(dataset)
+            reference = images if reference is None else reference
+            if len(images) != len(reference) or set(images) != set(reference):
+                raise VitalsError(
+                    f"{variable} of '{model}' is over other images than that of "
+                    f"'{next(iter(ordered))}': measure both on the same image list"
+                )
+            dataset = dataset.isel(image=images.get_indexer(reference))
+        ordered[model] = dataset
+    return ordered
+
+
+def _images(dataset: xr.Dataset) -> pd.Index:
+    if "image_id" in dataset.coords:
+        return pd.Index(dataset["image_id"].values)
+    return pd.RangeIndex(dataset.sizes["image"])
+
+
+def _resampled(dataset: xr.Dataset, variable: str, samples: int, seed: int) -> xr.DataArray:
+    """A variable as draw 0 and its resamples after it, over the stream: (..., draw)."""
+    dataset = axes.stream_taps(dataset)
+    values = dataset[variable].astype(np.float64).compute()
+    if "image" in values.dims:
+        draws = bootstrap.mean_draws(values, samples, seed)
+        values = values.mean("image")
+    else:
+        draws = dataset[f"{variable}_draws"].astype(np.float64).compute()
+    curve = xr.concat([values.expand_dims("draw"), draws], dim="draw", coords="minimal")
+    defined = curve.where(np.isfinite(curve))  # between infinite values there is no difference
+    return _over_depth(defined.transpose(..., "draw"), dataset)
+
+
+def _over_depth(curve: xr.DataArray, dataset: xr.Dataset) -> xr.DataArray:
+    """The curve over `depth` in place of `layer` or `block`, if it has either."""
+    curve = curve.reset_coords(drop=True)
+    if "layer" in curve.dims:
+        return curve.rename(layer="depth").assign_coords(depth=axes.depth(dataset).values)
+    if "block" in curve.dims:
+        return curve.rename(block="depth").assign_coords(depth=axes.block_depth(dataset).values)
+    return curve
+
+
+def _over_relative_depth(curve: xr.DataArray, positions: np.ndarray) -> xr.DataArray:
+    """The curve at `positions` of its own length, linear between taps, over `relative_depth`."""
+    depth = curve["depth"].values.astype(np.float64)
+    own = (depth - depth[0]) / (depth[-1] - depth[0])
+    curve = curve.rename(depth="relative_depth").assign_coords(relative_depth=own)
+    return curve.interp(relative_depth=positions)
+
+
+def _add_differences(
+    result: xr.Dataset,
+    variable: str,
+    curves: Mapping[str, xr.DataArray],
+    attrs: Mapping[str, str],
+    positions: np.ndarray,
+) -> None:
+    """The differences of a variable at equal depth and, of a curve, at equal relative depth."""
+    name, long_name = f"{variable}_difference", attrs.get("long_name", variable)
+    if not all("depth" in curve.dims for curve in curves.values()):
+        _add(result, name, curves, attrs, f"{long_name}, difference between models")
+        return
+    _add(result, name, curves, attrs, f"{long_name}, difference at equal depth")
+    relative = {m: _over_relative_depth(c, positions) for m, c in curves.items()}
+    described = f"{long_name}, difference at equal relative depth"
+    _add(result, f"{name}_relative", relative, attrs, described)
+
+
+def _add(
+    result: xr.Dataset,
+    name: str,
+    curves: Mapping[str, xr.DataArray],
+    attrs: Mapping[str, str],
+    long_name: str,
+) -> None:
+    """One kind of difference with its interval, over what all its models have (inner join)."""
+    aligned = dict(zip(curves, xr.align(*curves.values(), join="inner"), strict=True))
+    pairs = {f"{a} - {b}": aligned[a] - aligned[b] for a, b in combinations(aligned, 2)}
+    differences = xr.concat(list(pairs.values()), dim="pair").assign_coords(pair=list(pairs))
+    differences = differences.reindex_like(result["pair"]).transpose("pair", ..., "draw")
+    status = attrs.get("status", RECONSTRUCTED)
+    described = describe(
+        differences.isel(draw=0), long_name, attrs.get("units", "1"), status, SOURCE
+    )
+    result[name] = described.assign_attrs(undefined="not defined in both models")
+    draws = differences.isel(draw=slice(1, None))
+    undefined = draws.isnull().mean("draw") > (1 - bootstrap.LEVEL) / 2
+    bootstrap.add_interval(result, name, draws.where(~undefined))
+    outside = (result[f"{name}_low"] > 0) | (result[f"{name}_high"] < 0)
+    result[f"{name}_excludes_zero"] = describe(
+        outside, f"{long_name}: the interval excludes 0", "1", status, SOURCE
+    )

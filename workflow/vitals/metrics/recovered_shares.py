@@ -1,0 +1,91 @@
+"""The shares of the patch embeddings recovered, from each test image's sums of squares.
+
+All are ratios of sums over images, so intervals resample images and take the ratio anew; the draws
+are the same for both arms, all nulls, and models that saw the same images.
+"""
+
+import numpy as np
+import xarray as xr
+
+from vitals.metrics import bootstrap
+from vitals.metrics.results import PAPER, RECONSTRUCTED, describe, mark_absent
+
+SOURCE = f"{PAPER}, Information Scrambling Index; the estimator is ours"
+# Where a token by itself recovers all but this share, there is nothing left to recover.
+NOTHING_LEFT = 1e-4
+
+RATIOS = {
+    "r2_self": "share of the patch embedding recovered from the same token",
+    "r2_all": "share of the patch embedding recovered from all tokens",
+    "isi": "Information Scrambling Index: recovered from all tokens and not from the same",
+    "recovered": "share of what the same token has lost that all tokens give back",
+}
+WITH_DRAWS = ("r2_self", "r2_all", "isi")
+
+
+def add_shares(result: xr.Dataset, samples: int, seed: int) -> None:
+    """The shares, their intervals and draws, all from the same resamples of test images."""
+    counts = bootstrap.image_counts(result.sizes["image"], samples, seed).astype(np.float64)
+    weights = xr.DataArray(counts, dims=("draw", "image"))
+    values = _ratios(*(result[name].sum("image") for name in ("error_self", "error_all", "total")))
+    draws = _ratios(*(result[name].dot(weights) for name in ("error_self", "error_all", "total")))
+    for name, long_name in RATIOS.items():
+        result[name] = described(values[name], long_name, "1")
+        bootstrap.add_interval(result, name, draws[name])
+        if name in WITH_DRAWS:
+            _add_draws(result, name, draws[name])
+
+    if "noise_matched" not in result["null"]:
+        mark_absent(result, "isi_excess", "it is isi above the null 'noise_matched', not asked for")
+        return
+    long_name = "Information Scrambling Index above that of the noise-matched null"
+    result["isi_excess"] = described(_excess(values["isi"]), long_name, "1")
+    bootstrap.add_interval(result, "isi_excess", _excess(draws["isi"]))
+    _add_draws(result, "isi_excess", _excess(draws["isi"]))
+
+
+def _ratios(
+    error_self: xr.DataArray, error_all: xr.DataArray, total: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    lost = error_self / total
+    isi = (error_self - error_all) / total
+    recovered = (isi / lost.where(lost > NOTHING_LEFT)).transpose(*isi.dims)
+    return {
+        "r2_self": 1 - lost,
+        "r2_all": 1 - error_all / total,
+        "isi": isi,
+        "recovered": recovered,
+    }
+
+
+def _excess(isi: xr.DataArray) -> xr.DataArray:
+    return isi.sel(null="none", drop=True) - isi.sel(null="noise_matched", drop=True)
+
+
+def _add_draws(result: xr.Dataset, name: str, draws: xr.DataArray) -> None:
+    attrs = result[name].attrs
+    long_name = f"{attrs['long_name']}, in each bootstrap resample"
+    result[f"{name}_draws"] = draws.astype(np.float32).assign_attrs(
+        {**attrs, "long_name": long_name}
+    )
+
+
+def add_precision(result: xr.Dataset, target: float) -> None:
+    """How sure isi is, and how many test images would make it as sure as `target`."""
+    images = result.sizes["image"]
+    gained = result["error_self"] - result["error_all"]
+    # Each image's pull on the ratio Σ gained / Σ total, to first order
+    influence = (gained - result["isi"] * result["total"]) / result["total"].mean()
+    deviation = influence.std("image", ddof=1 if images > 1 else 0)
+    result["isi_standard_error"] = described(
+        deviation / np.sqrt(images), "standard error of the Information Scrambling Index", "1"
+    )
+    needed = np.ceil(np.square(deviation / target)).astype(np.int64)
+    result["test_images_needed"] = described(
+        needed, f"test images for a standard error of {target:g} in isi", "count"
+    ).assign_attrs(target_standard_error=target)
+
+
+def described(array: xr.DataArray, long_name: str, units: str) -> xr.DataArray:
+    """The same array with the attributes of a scrambling result."""
+    return describe(array, long_name, units, RECONSTRUCTED, SOURCE)

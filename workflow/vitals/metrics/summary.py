@@ -1,0 +1,139 @@
+"""Every number of a study, with its interval, as one tidy table.
+
+>>> import xarray as xr
+>>> from vitals.metrics.results import describe
+>>> curve = describe(xr.DataArray([0.0, 0.5], dims="layer"), "a curve", "1", "published", "here")
+>>> result = xr.Dataset({"cosine": curve}, coords={"layer": ["embed", "position"]})
+>>> rows = table({("vit", "similarity"): result}, study="digits")
+>>> print(rows[["model", "variable", "layer", "depth", "value"]].to_string(index=False))
+model variable    layer  depth  value
+  vit   cosine    embed    0.0    0.0
+  vit   cosine position    1.0    0.5
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from vitals.metrics import axes
+from vitals.metrics.results import absences
+
+COLUMNS = [
+    "study",
+    "model",
+    "metric",
+    "variable",
+    "layer",
+    "depth",
+    "relative_depth",
+    "feature",
+    "value",
+    "low",
+    "high",
+    "unit",
+    "status",
+    "note",
+]
+NUMBERS = ["depth", "relative_depth", "value", "low", "high"]
+# What belongs to another variable, and has no rows of its own.
+COMPANIONS = ("_low", "_high", "_draws", "_excludes_zero")
+# Dimensions that have a column; the values of all others are joined in `feature`.
+PLACED = ("layer", "block", "depth", "relative_depth", "pair")
+
+
+def table(results: Mapping[tuple[str, str], xr.Dataset], *, study: str) -> pd.DataFrame:
+    """One row for each scalar, and each point of each curve, that the results describe.
+
+    results: by (model, metric); a comparison's rows have the pair, "a - b", as their model. Values
+    over `image` are averaged. A row of a block stands at the tap that the block writes, "block.i".
+    `feature` joins the values of the other dims with ",". What is absent has one row, without a
+    value, and its reason in `note`; so has a point at which nothing is defined.
+    Returns the columns `COLUMNS`, in the order of the results.
+    """
+    frames = [
+        frame.assign(study=study, metric=metric)
+        for (model, metric), result in results.items()
+        for frame in _frames(model, result)
+    ]
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    rows = rows.reindex(columns=COLUMNS).astype(object)
+    texts = [column for column in COLUMNS if column not in NUMBERS]
+    rows[texts] = rows[texts].fillna("")
+    return rows.astype(dict.fromkeys(texts, str) | dict.fromkeys(NUMBERS, float))
+
+
+def _frames(model: str, result: xr.Dataset) -> list[pd.DataFrame]:
+    """The rows of each variable of one result, and of what it lacks."""
+    frames = [
+        _rows(result, str(name)).assign(variable=str(name))
+        for name, array in result.data_vars.items()
+        if "status" in array.attrs and not _is_companion(result, str(name))
+    ]
+    absent = absences(result)
+    if absent:
+        frames.append(pd.DataFrame({"variable": absent.keys(), "note": absent.values()}))
+    return [frame if "model" in frame else frame.assign(model=model) for frame in frames]
+
+
+def _is_companion(result: xr.Dataset, name: str) -> bool:
+    return any(name.endswith(end) and name.removesuffix(end) in result for end in COMPANIONS)
+
+
+def _rows(result: xr.Dataset, name: str) -> pd.DataFrame:
+    """One variable's points: where each is, its value and interval, its unit and status."""
+    values = _averaged(result[name])
+    points = np.indices(values.shape).reshape(values.ndim, values.size)
+    index = dict(zip(map(str, values.dims), points, strict=True))  # of each row, by dim
+    attrs = result[name].attrs
+    undefined = attrs.get("undefined", "undefined")
+    columns = {
+        "feature": _feature(result, index, values.size),
+        "value": values.values.ravel(),
+        **_interval(result, name, values),
+        "unit": attrs.get("units", ""),
+        "status": attrs["status"],
+        "note": np.where(np.isnan(values.values.ravel()), undefined, attrs.get("note", "")),
+    }
+    return pd.DataFrame({**_place(result, index), **columns})
+
+
+def _averaged(array: xr.DataArray) -> xr.DataArray:
+    array = array.astype(np.float64)
+    return array.mean("image") if "image" in array.dims else array
+
+
+def _interval(result: xr.Dataset, name: str, values: xr.DataArray) -> dict[str, np.ndarray]:
+    """The ends of the interval, where there is one, in the order of the values."""
+    ends = {end: f"{name}_{end}" for end in ("low", "high") if f"{name}_{end}" in result}
+    return {
+        end: result[bound].transpose(*values.dims).values.ravel() for end, bound in ends.items()
+    }
+
+
+def _feature(result: xr.Dataset, index: Mapping[str, np.ndarray], rows: int) -> list[str]:
+    """The coordinates of each row along the dims that have no column, joined."""
+    others = [result[dim].values[i] for dim, i in index.items() if dim not in PLACED]
+    return [",".join(str(other[row]) for other in others) for row in range(rows)]
+
+
+def _place(result: xr.Dataset, index: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns that say where in a model, or between which two, each row is."""
+    place = {d: result[d].values[index[d]] for d in ("depth", "relative_depth") if d in index}
+    if "pair" in index:
+        place["model"] = result["pair"].values[index["pair"]]
+    if "layer" in index:
+        place["layer"] = result["layer"].values[index["layer"]].astype(str)
+        place |= _depth_columns(axes.depth(result), index["layer"])
+    if "block" in index:
+        place["layer"] = np.array([f"block.{i}" for i in index["block"]])
+        place |= _depth_columns(axes.block_depth(result), index["block"])
+    return place
+
+
+def _depth_columns(depth: xr.DataArray, index: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "depth": depth.values[index],
+        "relative_depth": axes.relative_depth(depth).values[index],
+    }

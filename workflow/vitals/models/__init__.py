@@ -1,0 +1,1 @@
+"""A timm model: how it is made, trained or loaded, and its anatomy."""

@@ -1,0 +1,94 @@
+"""Training a Vision Transformer from scratch on a study's fit split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitals.data.images import FIT, TEST, ImageList
+from vitals.models.build import Transform
+from vitals.progress import progress
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: AdamW on a one-cycle schedule.
+
+    warmup: share of the steps over which the learning rate rises; smoothing: of the labels.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    smoothing: float
+    seed: int
+
+
+def train(
+    model: nn.Module, images: ImageList, transform: Transform, recipe: Recipe, device: torch.device
+) -> list[float]:
+    """Train the model in place on the fit split; the mean loss of each epoch.
+
+    The same recipe, images and device give the same weights.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    fit = images.of_split(FIT)
+    pixels = transform(torch.from_numpy(fit.pixels())).to(device)
+    labels = torch.tensor(fit.labels(), device=device)
+    steps = -(-len(labels) // recipe.batch)
+
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, recipe.epochs * steps, pct_start=recipe.warmup
+    )
+    model.to(device).train()
+    losses = []
+    for _ in progress(range(recipe.epochs), "training"):
+        total = 0.0
+        for rows in torch.randperm(len(labels), generator=generator).split(recipe.batch):
+            rows = rows.to(device)
+            loss = F.cross_entropy(
+                model(pixels[rows]), labels[rows], label_smoothing=recipe.smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(rows)
+        losses.append(total / len(labels))
+    model.eval()
+    return losses
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices alone: not for biases, norms, and what timm names as without."""
+    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    named = list(model.named_parameters())
+    decayed = [p for name, p in named if p.ndim > 1 and name not in spared]
+    others = [p for name, p in named if p.ndim <= 1 or name in spared]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+@torch.inference_mode()
+def accuracy(
+    model: nn.Module, images: ImageList, transform: Transform, device: torch.device
+) -> dict[str, float]:
+    """Top-1 accuracy, in [0, 1], on each split."""
+    model.to(device).eval()
+    found = {}
+    for split in (FIT, TEST):
+        part = images.of_split(split)
+        pixels = transform(torch.from_numpy(part.pixels())).to(device)
+        predicted = torch.cat([model(block).argmax(dim=1) for block in pixels.split(1024)])
+        found[split] = float(np.mean(predicted.cpu().numpy() == part.labels()))
+    return found

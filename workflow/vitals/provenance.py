@@ -1,0 +1,110 @@
+"""Fingerprints of settings, code, weights and images: what a result was made from."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARY = Path(__file__).parent
+PACKAGES = ("numpy", "scikit-learn", "scipy", "timm", "torch", "xarray", "zarr")
+
+
+def canonical(settings: Any) -> str:
+    """JSON of settings with one spelling: sorted keys, no spaces.
+
+    >>> canonical({"b": 1, "a": [True, None]})
+    '{"a":[true,null],"b":1}'
+    """
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(data: bytes) -> str:
+    """The digest that the project uses throughout: SHA-256, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that compute numbers."""
+    return {package: metadata.version(package) for package in PACKAGES}
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Digest of the library modules that these modules reach through imports, and of themselves.
+
+    It is taken over the syntax tree without docstrings, so that a comment, the formatting, a touch
+    or another place of the checkout change nothing, and an edit of what runs changes it.
+    """
+    reached = sorted(_reach(modules))
+    return digest_of(canonical({name: _syntax_digest(name) for name in reached}).encode())[:16]
+
+
+def _reach(modules: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        if _source(name) is None:
+            raise ModuleNotFoundError(f"no module {name} in {LIBRARY}")
+        found.add(name)
+        waiting.extend(_imports(name))
+    return found
+
+
+def _source(name: str) -> Path | None:
+    """The file of a module of the library, None for a name that is no module of it."""
+    package, *parts = name.split(".")
+    if package != LIBRARY.name:
+        return None
+    base = LIBRARY.joinpath(*parts)
+    candidates = (base / "__init__.py", base.with_suffix(".py"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+@lru_cache
+def _tree(name: str) -> ast.Module:
+    source = _source(name)
+    assert source is not None
+    return ast.parse(source.read_bytes())
+
+
+@lru_cache
+def _imports(name: str) -> tuple[str, ...]:
+    """Modules of the library that a module imports, at its head or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(sorted(name for name in names if _source(name) is not None))
+
+
+@lru_cache
+def _syntax_digest(name: str) -> str:
+    tree = ast.parse(ast.unparse(_tree(name)))  # a copy: the cached tree keeps its docstrings
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:]
+    return digest_of(ast.dump(tree).encode())
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
