@@ -9,9 +9,9 @@ TOKENS, POOLED = "tokens", "pooled"
 
 STAGE_MODULES = {
     "images": ("vitals.data.images",),
-    "train": ("vitals.models.training", "vitals.models.build"),
-    "load": ("vitals.models.training", "vitals.models.build"),
-    "extract": ("vitals.activations.extract", "vitals.models.build", "vitals.data.images"),
+    "train": ("vitals.models.stage",),
+    "load": ("vitals.models.stage",),
+    "extract": ("vitals.activations.stage",),
     "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
     "summary": ("vitals.metrics.summary", "vitals.metrics.files"),
 }
@@ -28,8 +28,8 @@ class Metric:
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules that this metric's stage runs."""
-        reader = ("vitals.activations.reader",) if self.tiers else ()
-        return (f"vitals.metrics.{self.name}", "vitals.metrics.files", *reader)
+        source = "vitals.activations.reader" if self.tiers else "vitals.metrics.results"
+        return (f"vitals.metrics.{self.name}", "vitals.metrics.files", source)
 
 
 METRICS = {

@@ -278,6 +278,7 @@ def test_what_is_missing_is_absent_with_its_reason():
     assert "not those of the classifier" in unknown["nc3_alignment"]
     before_norm = absences(of(x, label, name="embed", head_weight=simplex()))
     assert "final norm" in before_norm["nc3_alignment"]
+    assert before_norm["classifier at embed"] == "the final norm is unknown"
 
 
 def test_the_same_vector_for_every_image_has_no_collapse_to_measure():

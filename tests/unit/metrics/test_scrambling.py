@@ -40,11 +40,10 @@ def test_permuted_tokens_are_recovered_only_from_all(storage):
 
 def test_permuted_tokens_with_turned_channels_are_recovered_too():
     tokens = gaussian(IMAGES)
-    permutation = np.eye(TOKENS)[np.random.default_rng(3).permutation(TOKENS)]
-    moved = mixed(permutation - np.diag(np.diag(permutation)), tokens, orthogonal(CHANNELS))
-    fixed = np.diag(permutation).mean()
-    _, r2_all, _ = measure(tokens, moved)
-    assert r2_all == pytest.approx(1 - fixed, abs=SAMPLING if fixed else EXACT)
+    moved = mixed(np.roll(np.eye(TOKENS), 3, axis=0), tokens, orthogonal(CHANNELS))
+    r2_self, r2_all, _ = measure(tokens, moved)
+    assert r2_self == pytest.approx(0, abs=SAMPLING)
+    assert r2_all == pytest.approx(1, abs=EXACT)
 
 
 @STORAGE
@@ -120,10 +119,8 @@ def test_the_first_two_taps_keep_everything(storage):
     result = scrambling.compute(
         dataset_of(tokens, tokens + positions, storage=storage), bootstrap_samples=5
     )
-    tolerance = 1e-9 if storage is np.float32 else 1e-5
     for name, expected in {"r2_self": 1, "r2_all": 1, "isi": 0, "isi_excess": 0}.items():
-        values = result[name].sel(null="none") if "null" in result[name].dims else result[name]
-        assert values.values == pytest.approx(expected, abs=max(tolerance, 2e-6))
+        assert result[name].values == pytest.approx(expected, abs=2e-6)
 
 
 def test_a_context_fitted_once_on_the_self_residual_falls_short_of_the_truth():
@@ -152,10 +149,12 @@ def test_few_images_do_not_make_scrambling_negative_where_there_is_none():
     assert isi >= -0.01
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_few_images_never_cost_more_than_a_hundredth(seed):
-    tokens = gaussian(60, seed=seed)
-    *_, isi = measure(tokens, tokens + 0.7 * gaussian(60, seed=100 + seed), seed=seed)
+@pytest.mark.parametrize("channels", [6, 24])
+@pytest.mark.parametrize("images", [20, 60])
+def test_fewer_images_than_channels_do_not_cost_more_than_a_hundredth(images, channels):
+    tokens = gaussian(images, channels=channels)
+    noisy = tokens + 0.7 * gaussian(images, seed=1, channels=channels)
+    *_, isi = measure(tokens, noisy)
     assert -0.01 <= isi <= 0.01
 
 

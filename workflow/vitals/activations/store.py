@@ -152,10 +152,8 @@ def new_shard(path: Path, provenance: dict[str, Any]) -> Iterator[ShardWriter]:
 def open_group(path: Path, group: str) -> xr.Dataset | None:
     """One tier of a whole shard as a lazy dataset; None where the shard has no such tier.
 
-    Raises VitalsError for a shard that is not whole, or that lacks a chunk.
+    Raises VitalsError for a shard that lacks a chunk.
     """
-    if not (path / ROOT_FILE).is_file():
-        raise VitalsError(f"{path} is not a whole shard: it has no {ROOT_FILE}")
     if not (path / group / ROOT_FILE).is_file():
         return None
     for name, array in zarr.open_group(path / group, mode="r").arrays():
@@ -186,15 +184,24 @@ def shards(path: Path) -> list[Path]:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """What a shard was made from: settings, code, digests of weights and images, versions."""
-    return dict(zarr.open_group(path, mode="r").attrs)["provenance"]
+    """What a shard was made from: settings, code, digests of weights and images, versions.
+
+    Raises VitalsError for a shard that is not whole.
+    """
+    return _root_attributes(path)["provenance"]
 
 
 def torn_arrays(path: Path) -> list[str]:
     """The arrays of a shard whose content is not what was written."""
-    recorded = dict(zarr.open_group(path, mode="r").attrs)["digests"]
+    recorded = _root_attributes(path)["digests"]
     found = _digests(path)
     return sorted(n for n in recorded.keys() | found if recorded.get(n) != found.get(n))
+
+
+def _root_attributes(path: Path) -> dict[str, Any]:
+    if not (path / ROOT_FILE).is_file():
+        raise VitalsError(f"{path} is not a whole shard: it has no {ROOT_FILE}")
+    return dict(zarr.open_group(path, mode="r").attrs)
 
 
 def _digests(path: Path) -> dict[str, str]:

@@ -108,6 +108,8 @@ def compute(
                 seen = TapFeature.of(classifier.normalised(values[:, index], tap), images)
                 logits = _logits(dataset, classifier, tap)
                 found |= seen.duality(counts, classifier) | seen.agreement(classifier, logits)
+            elif classifier is not None:
+                mark_absent(result, f"classifier at {tap}", "the final norm is unknown")
             for name, curve in found.items():
                 if name not in curves:
                     shape = dataset.sizes["layer"], values.shape[1], curve.size

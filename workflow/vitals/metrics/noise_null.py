@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from scipy.optimize import brentq
 
-from vitals.metrics.token_mixing import fit, held_out_error
+from vitals.metrics.token_mixing import fit_same_token, held_out_error
 from vitals.metrics.token_moments import Moments, SecondMoments, StreamedMoments
 from vitals.metrics.token_pairs import NoisePairs, NoisyPairs
 
@@ -92,7 +92,7 @@ class NoiseNull:
         """(Z + σε, Z) where σ is `scale`."""
         return NoisyPairs(self.noise, scale)
 
-    def matching_scale(self, r2_self: float, **settings: object) -> float:
+    def matching_scale(self, r2_self: float, scaled: bool, **settings: float) -> float:
         """The σ at which a token by itself recovers `r2_self` of its embedding.
 
         0 where nothing is lost and infinity where nothing is recovered. In between r2_self(σ) is
@@ -104,7 +104,7 @@ class NoiseNull:
 
         @cache  # the search comes back to its bounds
         def excess(log_scale: float) -> float:
-            difference = self._r2_self(np.exp(log_scale), **settings) - r2_self
+            difference = self._r2_self(np.exp(log_scale), scaled, **settings) - r2_self
             return 0.0 if abs(difference) < MATCH else difference
 
         def expected_excess(log_scale: float) -> float:
@@ -115,8 +115,8 @@ class NoiseNull:
         start = _root(expected_excess, middle)
         return float(np.exp(_root(excess, start))) if np.isfinite(start) else np.inf
 
-    def _r2_self(self, scale: float, **settings: object) -> float:
-        fitted = fit(self.whole.at(scale), [0.0], **settings)
+    def _r2_self(self, scale: float, scaled: bool, **settings: float) -> float:
+        fitted = fit_same_token(self.whole.at(scale), scaled, **settings)
         test = self.test.at(scale)
         return 1 - held_out_error(test, fitted)[0] / test.energy
 

@@ -66,9 +66,7 @@ def compute(
             continue
         numerator = position_norms[index, 0]
         result[name] = describe(numerator / mean, long_name, "1", PUBLISHED, SOURCE)
-        bootstrap.add_interval(result, name, numerator / draws[index])
-        attrs = {**result[name].attrs, "long_name": f"{long_name}, in each bootstrap resample"}
-        result[f"{name}_draws"] = (numerator / draws[index]).astype(np.float32).assign_attrs(attrs)
+        bootstrap.add_draws(result, name, numerator / draws[index])
     return result
 
 

@@ -20,7 +20,6 @@ RATIOS = {
     "isi": "Information Scrambling Index: recovered from all tokens and not from the same",
     "recovered": "share of what the same token has lost that all tokens give back",
 }
-WITH_DRAWS = ("r2_self", "r2_all", "isi")
 
 
 def add_shares(result: xr.Dataset, samples: int, seed: int) -> None:
@@ -31,17 +30,15 @@ def add_shares(result: xr.Dataset, samples: int, seed: int) -> None:
     draws = _ratios(*(result[name].dot(weights) for name in ("error_self", "error_all", "total")))
     for name, long_name in RATIOS.items():
         result[name] = described(values[name], long_name, "1")
-        bootstrap.add_interval(result, name, draws[name])
-        if name in WITH_DRAWS:
-            _add_draws(result, name, draws[name])
+        add = bootstrap.add_interval if name == "recovered" else bootstrap.add_draws
+        add(result, name, draws[name])
 
     if "noise_matched" not in result["null"]:
         mark_absent(result, "isi_excess", "it is isi above the null 'noise_matched', not asked for")
         return
     long_name = "Information Scrambling Index above that of the noise-matched null"
     result["isi_excess"] = described(_excess(values["isi"]), long_name, "1")
-    bootstrap.add_interval(result, "isi_excess", _excess(draws["isi"]))
-    _add_draws(result, "isi_excess", _excess(draws["isi"]))
+    bootstrap.add_draws(result, "isi_excess", _excess(draws["isi"]))
 
 
 def _ratios(
@@ -60,14 +57,6 @@ def _ratios(
 
 def _excess(isi: xr.DataArray) -> xr.DataArray:
     return isi.sel(null="none", drop=True) - isi.sel(null="noise_matched", drop=True)
-
-
-def _add_draws(result: xr.Dataset, name: str, draws: xr.DataArray) -> None:
-    attrs = result[name].attrs
-    long_name = f"{attrs['long_name']}, in each bootstrap resample"
-    result[f"{name}_draws"] = draws.astype(np.float32).assign_attrs(
-        {**attrs, "long_name": long_name}
-    )
 
 
 def add_precision(result: xr.Dataset, target: float) -> None:

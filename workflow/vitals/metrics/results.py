@@ -1,6 +1,7 @@
 """What every result says of itself: units, status and source of a variable, and what is absent."""
 
 import json
+from collections.abc import Mapping
 
 import xarray as xr
 
@@ -24,3 +25,25 @@ def mark_absent(result: xr.Dataset, name: str, reason: str) -> None:
 def absences(result: xr.Dataset) -> dict[str, str]:
     """Which variables (or whole metric) a result lacks, and the reason of each."""
     return json.loads(result.attrs.get("absent", "{}"))
+
+
+def joined(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Results of several metrics, by name, as the one dataset of a metric that reads them all.
+
+    Of several, per-image values stay behind: metrics differ in the images that they hold. What a
+    result lacks is kept, under the names of the variables, and of the metric where it has none.
+    """
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    whole = xr.merge(
+        [part.drop_dims("image", errors="ignore") for part in parts.values()],
+        combine_attrs="drop",
+        compat="override",
+        join="exact",
+    )
+    for name, part in parts.items():
+        for variable, reason in absences(part).items():
+            mark_absent(whole, variable, reason)
+        if absences(part) and not part.data_vars:
+            mark_absent(whole, name, next(iter(absences(part).values())))
+    return whole

@@ -31,7 +31,7 @@ from vitals.errors import VitalsError, unknown
 from vitals.metrics import axes
 from vitals.metrics.noise_null import NoiseNull
 from vitals.metrics.recovered_shares import add_precision, add_shares, described
-from vitals.metrics.token_mixing import Fit, cross_validate, fit
+from vitals.metrics.token_mixing import Fit, cross_validate, fit, fit_same_token
 from vitals.metrics.token_moments import Moments, SecondMoments, Source, StreamedMoments
 from vitals.metrics.token_pairs import NoisePairs, TapPairs
 from vitals.progress import progress
@@ -42,10 +42,10 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Second moments of a study are held in memory up to this size, else taken pass by pass.
 MOMENT_BYTES = 2**30
 FITS = {
+    "scaled": ("whether the same token's map varies over positions, by cross-validation", "1"),
     "penalty": ("ridge penalty of the context, chosen by cross-validation", "1"),
     "sweeps": ("sweeps of alternating least squares", "count"),
     "converged": ("whether the fit converged within the sweeps allowed", "1"),
-    "noise_scale": ("standard deviation of the noise added to the embedding", "activation"),
 }
 
 
@@ -55,6 +55,7 @@ class Scores:
 
     error_self: np.ndarray  # (test image,)
     error_all: np.ndarray  # (test image,)
+    scaled: bool
     penalty: float
     sweeps: int
     converged: bool
@@ -80,7 +81,8 @@ def compute(
     Z ≈ X W_0 + Σ_r M_r X W_r, r = 1 … `rank`, fitted on the split "fit" and scored on "test": R² =
     1 − Σ‖Z−Ẑ‖² / Σ‖Z−Z̄‖², Z̄ the fit split's mean per position. M is diagonal for `r2_self` and
     full for `r2_all`, under a ridge penalty off the diagonal that `folds`-fold cross-validation
-    over fit images chooses from `penalties` and infinity (then both are the same). `isi` = r2_all −
+    over fit images chooses from `penalties` and infinity (then both are the same). It also chooses
+    whether `r2_self` has M at all (`scaled`), or one map for all positions. `isi` = r2_all −
     r2_self, `recovered` = isi / (1 − r2_self), and `isi_excess` = isi − that of the null
     "noise_matched": the embedding plus isotropic noise that leaves the same r2_self.
 
@@ -116,9 +118,8 @@ def compute(
         measured = _scores(pairs, moments, test_images, penalties, settings)
         scores["none"].append(measured)
         if null is not None:
-            r2_self = 1 - measured.error_self.sum() / total.sum()
             scores["noise_matched"].append(
-                _null_scores(null, r2_self, total, test_images, penalties, settings)
+                _null_scores(null, measured, total, test_images, penalties, settings)
             )
 
     result = _collect(dataset, scores, total, test_images)
@@ -187,19 +188,22 @@ def _scores(
     test: np.ndarray,
     penalties: Sequence[float],
     settings: dict,
+    kinds: Sequence[bool] = (False, True),
     noise_scale: float = 0.0,
 ) -> Scores:
     whole = sum(parts[1:], start=parts[0])
-    penalty = cross_validate(whole, parts, penalties, **settings)
-    own = fit(whole.same_token(), [0.0], **settings)
-    everything = own if np.isinf(penalty) else fit(whole, [penalty], **settings)
+    choice = cross_validate(whole, parts, penalties, kinds=kinds, **settings)
+    own = fit_same_token(whole, choice.scaled, **settings)
+    no_context = np.isinf(choice.penalty)
+    everything = own if no_context else fit(whole, [choice.penalty], **settings)
     errors = [_errors(pairs, test, fitted) for fitted in (own, everything)]
     return Scores(
         *errors,
-        penalty,
-        int(everything.sweeps[0]),
-        bool(own.converged[0] and everything.converged[0]),
-        noise_scale,
+        scaled=choice.scaled,
+        penalty=choice.penalty,
+        sweeps=int(everything.sweeps[0]),
+        converged=bool(own.converged[0] and everything.converged[0]),
+        noise_scale=noise_scale,
     )
 
 
@@ -211,16 +215,19 @@ def _errors(pairs: Source, images: np.ndarray, fitted: Fit) -> np.ndarray:
 
 def _null_scores(
     null: NoiseNull,
-    r2_self: float,
+    measured: Scores,
     total: np.ndarray,
     test: np.ndarray,
     penalties: Sequence[float],
     settings: dict,
 ) -> Scores:
-    scale = null.matching_scale(r2_self, **settings)
+    r2_self = 1 - measured.error_self.sum() / total.sum()
+    kind = measured.scaled
+    scale = null.matching_scale(r2_self, kind, **settings)
     if np.isinf(scale):  # noise alone: the mean is all that either arm can give
-        return Scores(total, total, np.inf, 0, True, scale)
-    return _scores(null.pairs(scale), null.moments(scale), test, penalties, settings, scale)
+        return Scores(total, total, kind, np.inf, 0, True, scale)
+    pairs, parts = null.pairs(scale), null.moments(scale)
+    return _scores(pairs, parts, test, penalties, settings, (kind,), scale)
 
 
 def _collect(
@@ -249,4 +256,11 @@ def _collect(
     for name, (long_name, units) in FITS.items():
         values = xr.DataArray(gathered(name), dims=("null", "layer"))
         result[name] = described(values, long_name, units)
+    if "noise_matched" in scores:
+        scales = [score.noise_scale for score in scores["noise_matched"]]
+        result["noise_scale"] = described(
+            xr.DataArray(scales, dims="layer"),
+            "standard deviation of the noise-matched null's noise; infinite: noise alone",
+            "activation",
+        )
     return result

@@ -9,6 +9,7 @@ full M; a ridge penalty on what lies off the diagonal leads from one to the othe
 s_r makes the penalty blind to how scale is shared between M and W. The fit alternates two exact
 least squares: all W given M, then all M given W.
 
+>>> from vitals.metrics.token_moments import SecondMoments
 >>> class Pairs:
 ...     tokens, channels = 3, 2
 ...     def blocks(self, images):
@@ -26,9 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitals.metrics.token_moments import Moments, SecondMoments
-
-__all__ = ["Fit", "SecondMoments", "cross_validate", "fit", "held_out_error"]
+from vitals.metrics.token_moments import Moments
 
 # Exactly collinear regressors (X and M X at the tap that is fitted to itself) are told apart by a
 # ridge this far below the equations' own scale.
@@ -193,24 +192,50 @@ def held_out_error(moments: Moments, fitted: Fit) -> np.ndarray:
     return moments.energy + (maps * (gram @ maps - 2 * cross)).sum(axis=(1, 2))
 
 
+def fit_same_token(moments: Moments, scaled: bool, **settings: float) -> Fit:
+    """The best of the "self" family, or, not `scaled`, of Ẑ = X W_0: one map for all positions."""
+    moments = moments.same_token()
+    if scaled:
+        return fit(moments, [0.0], **settings)
+    n = moments.tokens
+    mixing = np.zeros((1, int(settings.get("rank", 1)), n, n))
+    maps, objective = _channel_step(moments, mixing, np.zeros(1))
+    return Fit(maps, mixing, objective, np.zeros(1, dtype=int), np.ones(1, dtype=bool))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation chose: the kind of "self", and the penalty of "all"."""
+
+    scaled: bool
+    penalty: float
+
+
 def cross_validate(
     whole: Moments,
     parts: Sequence[Moments],
     penalties: Sequence[float],
     *,
+    kinds: Sequence[bool] = (False, True),
     tolerance: float = 1e-7,
     **settings: int,
-) -> float:
-    """The penalty with the least error on parts of the whole left out in turn.
+) -> Choice:
+    """The kind of "self" and the penalty with the least error on parts left out in turn.
 
-    Infinity, where "all" is "self", is always a candidate, and wins ties.
+    The diagonal of M lets a second map serve a few positions only, which with fewer images than
+    channels fits them by heart; hence `kinds`, without it and with it. The penalty is infinite,
+    "all" the same as "self", unless a finite one has less error. Ties go to the smaller family.
     """
-    finite, infinite = np.zeros(len(penalties)), 0.0
-    settings = {**settings, "tolerance": 10 * tolerance}  # enough to rank the penalties
+    settings = {**settings, "tolerance": 10 * tolerance}  # enough to rank
+    same, everything = np.zeros(len(kinds)), np.zeros(len(penalties))
     for part in parts:
         rest = whole - part
-        own = fit(rest.same_token(), [0.0], **settings)
-        infinite += held_out_error(part.same_token(), own)[0]
-        finite += held_out_error(part, fit(rest, penalties, **settings))
-    best = int(np.argmin(finite))
-    return float(penalties[best]) if finite[best] < infinite - 1e-9 * whole.energy else np.inf
+        for index, scaled in enumerate(kinds):
+            fitted = fit_same_token(rest, scaled, **settings)
+            same[index] += held_out_error(part.same_token(), fitted)[0]
+        everything += held_out_error(part, fit(rest, penalties, **settings))
+    tie = 1e-9 * whole.energy
+    kind = int(np.argmax(same <= same.min() + tie))
+    best = int(np.argmin(everything))
+    penalty = penalties[best] if everything[best] < same[kind] - tie else np.inf
+    return Choice(kinds[kind], float(penalty))

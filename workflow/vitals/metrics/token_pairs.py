@@ -27,15 +27,17 @@ class TapPairs:
             yield x - self.input_mean, z - self.target_mean
 
     def _raw(self, images: np.ndarray) -> Blocks:
-        targets = axes.image_blocks(self.targets.isel(image=images))
-        for (block, z), x in zip(targets, self._inputs(images), strict=True):
+        for block, z in axes.image_blocks(self.targets.isel(image=images)):
+            x = self._inputs(images[block])
             if not (np.isfinite(x).all() and np.isfinite(z).all()):
-                raise VitalsError(f"tokens hold NaN or infinity in images {images[block]}")
+                raise VitalsError(
+                    f"the tokens of images {images[block][0]} to {images[block][-1]} hold NaN or "
+                    "infinity, expected finite numbers"
+                )
             yield x.astype(np.float64), z.astype(np.float64)
 
-    def _inputs(self, images: np.ndarray):
-        for _, x in axes.image_blocks(self.inputs.isel(image=images)):
-            yield x
+    def _inputs(self, images: np.ndarray) -> np.ndarray:
+        return self.inputs.isel(image=images).values
 
     def _means(self, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sums = [np.zeros((self.tokens, self.channels)) for _ in range(2)]
@@ -52,12 +54,10 @@ class NoisePairs(TapPairs):
         self.seed = seed
         super().__init__(targets, targets, fit)
 
-    def _inputs(self, images: np.ndarray):
+    def _inputs(self, images: np.ndarray) -> np.ndarray:
         shape = (self.tokens, self.channels)
-        for start in range(0, images.size, axes.IMAGES_PER_BLOCK):
-            block = images[start : start + axes.IMAGES_PER_BLOCK]
-            generators = (np.random.default_rng([self.seed, image]) for image in block)
-            yield np.stack([generator.standard_normal(shape) for generator in generators])
+        generators = (np.random.default_rng([self.seed, image]) for image in images)
+        return np.stack([generator.standard_normal(shape) for generator in generators])
 
 
 class NoisyPairs:

@@ -1,0 +1,41 @@
+# Two commands from a fresh machine: `make study` and `make test`. Each makes the environment first.
+
+PYTHON ?= python3
+ENVIRONMENT := .venv
+BIN := $(ENVIRONMENT)/bin
+READY := $(ENVIRONMENT)/ready
+
+.PHONY: study test lint format help
+
+help:
+	@echo "make study   run the default study to its last figure, in artifacts/digits"
+	@echo "make test    run the tests"
+	@echo "make lint    check format, style and types"
+	@echo "make format  put everything into the house format"
+
+study: $(READY)
+	$(BIN)/snakemake
+
+test: $(READY)
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check --line-length 100 Snakefile workflow/rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt --line-length 100 Snakefile workflow/rules
+
+# The library is installed as a link to this checkout, so an edit is seen at once.
+$(READY): envs/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
+	  "Python 3.11 is needed, this is %d.%d: make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(ENVIRONMENT)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement envs/lock.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@

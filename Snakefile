@@ -1,0 +1,62 @@
+"""The vital signs of Vision Transformers, layer by layer: a table of contents.
+
+`snakemake` runs the study of config.yaml; `snakemake --configfile studies/x.yaml` another one;
+`snakemake similarity` one metric with its figure; `snakemake figures` all figures.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# Jobs run the library of this checkout, with the interpreter that runs the workflow.
+LIBRARY = Path(workflow.basedir, "workflow")
+sys.path.insert(0, str(LIBRARY))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(LIBRARY), os.environ.get("PYTHONPATH", "")])
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+from vitals.catalogue import FIGURES, METRICS
+from vitals.device import accelerators
+from vitals.errors import VitalsError
+from vitals.study import Study
+
+# A study named on the command line replaces the default one, key by key nothing is mixed.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+try:
+    STUDY = Study(config, LIBRARY / "schemas" / "study.yaml")
+except VitalsError as error:
+    raise WorkflowError(str(error)) from None
+
+ROOT = f"artifacts/{STUDY.name}"
+MODEL = f"{ROOT}/{{model}}"
+ENVIRONMENT = str(Path(workflow.basedir, "envs", "vitals.yaml"))
+
+
+wildcard_constraints:
+    model="|".join(STUDY.models),
+    metric="|".join(METRICS),
+    figure="|".join(FIGURES),
+    shard=r"\d+",
+
+
+rule all:
+    input:
+        f"{ROOT}/summary.csv",
+        expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
+
+
+include: "workflow/rules/targets.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/figures.smk"

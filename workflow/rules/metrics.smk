@@ -1,0 +1,189 @@
+"""Reductions of stored activations, one rule a metric, and what needs several models.
+
+A metric reads the shards of one model, or the results of other metrics of that model.
+"""
+
+
+def shards(wildcards):
+    return expand(
+        f"{MODEL}/activations/{{shard}}.zarr/zarr.json",
+        model=wildcards.model,
+        shard=STUDY.shards,
+    )
+
+
+rule measure_similarity:
+    input:
+        shards,
+    output:
+        f"{MODEL}/metrics/similarity.nc",
+    log:
+        f"{MODEL}/logs/similarity.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "similarity"),
+        code=lambda wildcards: STUDY.code("metric", "similarity"),
+    shell:
+        "python -m vitals metric similarity --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_phases:
+    input:
+        expand(
+            f"{MODEL}/metrics/{{metric}}.nc", metric=METRICS["phases"].results, allow_missing=True
+        ),
+    output:
+        f"{MODEL}/metrics/phases.nc",
+    log:
+        f"{MODEL}/logs/phases.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "phases"),
+        code=lambda wildcards: STUDY.code("metric", "phases"),
+    shell:
+        "python -m vitals metric phases --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_position:
+    input:
+        shards,
+    output:
+        f"{MODEL}/metrics/position.nc",
+    log:
+        f"{MODEL}/logs/position.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "position"),
+        code=lambda wildcards: STUDY.code("metric", "position"),
+    shell:
+        "python -m vitals metric position --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_scrambling:
+    input:
+        shards,
+    output:
+        f"{MODEL}/metrics/scrambling.nc",
+    log:
+        f"{MODEL}/logs/scrambling.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "scrambling"),
+        code=lambda wildcards: STUDY.code("metric", "scrambling"),
+    shell:
+        "python -m vitals metric scrambling --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_attention:
+    input:
+        shards,
+    output:
+        f"{MODEL}/metrics/attention.nc",
+    log:
+        f"{MODEL}/logs/attention.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "attention"),
+        code=lambda wildcards: STUDY.code("metric", "attention"),
+    shell:
+        "python -m vitals metric attention --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_collapse:
+    input:
+        shards,
+    output:
+        f"{MODEL}/metrics/collapse.nc",
+    log:
+        f"{MODEL}/logs/collapse.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "collapse"),
+        code=lambda wildcards: STUDY.code("metric", "collapse"),
+    shell:
+        "python -m vitals metric collapse --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_probes:
+    input:
+        shards,
+    output:
+        f"{MODEL}/metrics/probes.nc",
+    log:
+        f"{MODEL}/logs/probes.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "probes"),
+        code=lambda wildcards: STUDY.code("metric", "probes"),
+    shell:
+        "python -m vitals metric probes --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule measure_tradeoff:
+    input:
+        expand(
+            f"{MODEL}/metrics/{{metric}}.nc",
+            metric=METRICS["tradeoff"].results,
+            allow_missing=True,
+        ),
+    output:
+        f"{MODEL}/metrics/tradeoff.nc",
+    log:
+        f"{MODEL}/logs/tradeoff.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "tradeoff"),
+        code=lambda wildcards: STUDY.code("metric", "tradeoff"),
+    shell:
+        "python -m vitals metric tradeoff --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule compare:
+    input:
+        expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, allow_missing=True),
+    output:
+        f"{ROOT}/compare/{{metric}}.nc",
+    log:
+        f"{ROOT}/logs/compare_{{metric}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("compare", wildcards.metric),
+        code=lambda wildcards: STUDY.code("compare"),
+    shell:
+        "python -m vitals compare {wildcards.metric} --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule summary:
+    input:
+        expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, metric=METRICS),
+        expand(f"{ROOT}/compare/{{metric}}.nc", metric=METRICS),
+    output:
+        f"{ROOT}/summary.csv",
+    log:
+        f"{ROOT}/logs/summary.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("summary"),
+        code=lambda wildcards: STUDY.code("summary"),
+    shell:
+        "python -m vitals summary --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"

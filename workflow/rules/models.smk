@@ -1,0 +1,46 @@
+"""Weights and a report for each model: trained here, or loaded from a file or from timm."""
+
+
+rule train:
+    input:
+        images=rules.images.output,
+    output:
+        weights=f"{MODEL}/model.safetensors",
+        report=f"{MODEL}/model.json",
+    log:
+        f"{MODEL}/logs/train.log",
+    wildcard_constraints:
+        model="|".join(STUDY.trained) or "(?!)",
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
+    params:
+        spec=lambda wildcards: STUDY.spec("train", wildcards.model),
+        code=lambda wildcards: STUDY.code("train"),
+    shell:
+        "python -m vitals train --spec {params.spec:q} --code {params.code:q}"
+        " --images {input.images:q} --output {output.weights:q} 2>&1 | tee {log:q}"
+
+
+rule load:
+    input:
+        images=rules.images.output,
+        file=lambda wildcards: STUDY.weights_file(wildcards.model),
+    output:
+        weights=f"{MODEL}/model.safetensors",
+        report=f"{MODEL}/model.json",
+    log:
+        f"{MODEL}/logs/load.log",
+    wildcard_constraints:
+        model="|".join(STUDY.loaded) or "(?!)",
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
+    params:
+        spec=lambda wildcards: STUDY.spec("load", wildcards.model),
+        code=lambda wildcards: STUDY.code("load"),
+    shell:
+        "python -m vitals load --spec {params.spec:q} --code {params.code:q}"
+        " --images {input.images:q} --output {output.weights:q} 2>&1 | tee {log:q}"

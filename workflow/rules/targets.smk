@@ -1,0 +1,34 @@
+"""What can be asked for by name: the figures, one metric, one stage."""
+
+
+rule figures:
+    input:
+        expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
+
+
+rule models:
+    input:
+        expand(f"{MODEL}/model.safetensors", model=STUDY.models),
+
+
+rule activations:
+    input:
+        expand(
+            f"{MODEL}/activations/{{shard}}.zarr/zarr.json",
+            model=STUDY.models,
+            shard=STUDY.shards,
+        ),
+
+
+for metric_name in METRICS:
+
+    rule:
+        name:
+            metric_name
+        input:
+            expand(f"{MODEL}/metrics/{metric_name}.nc", model=STUDY.models),
+            f"{ROOT}/compare/{metric_name}.nc",
+            expand(
+                f"{ROOT}/figures/{{figure}}.svg",
+                figure=[metric_name] if metric_name in FIGURES else [],
+            ),

@@ -1,0 +1,5 @@
+"""`python -m vitals` is the command `vitals`."""
+
+from vitals.cli import main
+
+main()

@@ -1,0 +1,207 @@
+"""The command `vitals`: one subcommand a stage of the workflow.
+
+Every stage takes its settings as `--spec` (JSON, of which it reads all and nothing else) and the
+digest of its code as `--code`, which go into what it writes. It ends with one line that says what
+it made, and with one line that says what is wrong where an input is.
+"""
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vitals.catalogue import FIGURES, METRICS, POOLED
+from vitals.errors import VitalsError, unknown
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one subcommand; exit status 1, and a line that names it, for a wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        made = options.run(options)
+    except VitalsError as error:
+        sys.exit(f"vitals {options.stage}: {error}")
+    print(f"vitals {options.stage}: {made}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vitals", description=__doc__.splitlines()[0])
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
+
+    images = _stage(stages, "images", _images, "list the images of a study")
+    images.add_argument("--output", type=Path, required=True, help="images.parquet")
+
+    for name, text in (("train", "train a model from scratch"), ("load", "load a model's weights")):
+        model = _stage(stages, name, _train if name == "train" else _load, text)
+        model.add_argument("--images", type=Path, required=True, help="images.parquet")
+        model.add_argument("--output", type=Path, required=True, help="model.safetensors")
+        _add_device(model)
+
+    extract = _stage(stages, "extract", _extract, "pass a shard of images and store the taps")
+    extract.add_argument("--images", type=Path, required=True, help="images.parquet")
+    extract.add_argument("--model", type=Path, required=True, help="model.safetensors")
+    extract.add_argument("--output", type=Path, required=True, help="activations/{shard}.zarr")
+    _add_device(extract)
+
+    metric = _stage(stages, "metric", _metric, "reduce stored activations to a metric")
+    metric.add_argument("name", help=", ".join(METRICS))
+    metric.add_argument("--activations", type=Path, nargs="+", help="shards of a model")
+    metric.add_argument("--results", type=Path, nargs="*", default=[], help="{metric}.nc it reads")
+    metric.add_argument("--output", type=Path, required=True, help="{metric}.nc")
+
+    for name, run, text in (
+        ("compare", _compare, "difference of models in a metric"),
+        ("figure", _figure, "draw a figure"),
+        ("summary", _summary, "gather every number in one table"),
+    ):
+        stage = _stage(stages, name, run, text)
+        if name != "summary":
+            stage.add_argument("name", help=", ".join(METRICS if name == "compare" else FIGURES))
+        stage.add_argument("--results", type=Path, nargs="+", required=True,
+                           help="{model}/metrics/{metric}.nc or compare/{metric}.nc")  # fmt: skip
+        stage.add_argument("--output", type=Path, required=True)
+
+    verify = stages.add_parser("verify", help="check stored activations against their digests")
+    verify.add_argument("stores", type=Path, nargs="+", help="shards, or folders of them")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _stage(stages: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    stage = stages.add_parser(name, help=text, description=text)
+    stage.add_argument("--spec", type=json.loads, required=True, help="settings, as JSON")
+    stage.add_argument("--code", default="", help="digest of the code, kept with the result")
+    stage.set_defaults(run=run)
+    return stage
+
+
+def _add_device(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def _images(options: argparse.Namespace) -> str:
+    from vitals.data import images
+
+    table = images.build(**options.spec)
+    images.write(table, options.output, options.spec["dataset"], _spec(options), options.code)
+    counts = table["split"].value_counts()
+    return f"{len(table)} images ({counts['fit']} fit, {counts['test']} test) in {options.output}"
+
+
+def _train(options: argparse.Namespace) -> str:
+    from vitals.models.stage import train
+
+    return train(**_model_inputs(options))
+
+
+def _load(options: argparse.Namespace) -> str:
+    from vitals.models.stage import load
+
+    return load(**_model_inputs(options))
+
+
+def _model_inputs(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "spec": options.spec,
+        "provenance": {"spec": _spec(options), "code": options.code},
+        "images": options.images,
+        "weights": options.output,
+        "device": options.device,
+    }
+
+
+def _extract(options: argparse.Namespace) -> str:
+    from vitals.activations.stage import extract
+
+    provenance = {"spec": _spec(options), "code": options.code}
+    return extract(
+        options.spec, provenance, options.images, options.model, options.output, options.device
+    )
+
+
+def _metric(options: argparse.Namespace) -> str:
+    from vitals.metrics import files, results
+
+    if options.name not in METRICS:
+        raise unknown("metric", options.name, METRICS)
+    compute = import_module(f"vitals.metrics.{options.name}").compute
+    found = compute(**_metric_inputs(options), **options.spec)
+    files.write(found, options.output, _spec(options), options.code)
+    absent = "".join(f"; {name} absent: {why}" for name, why in results.absences(found).items())
+    return f"{options.name} in {options.output}{absent}"
+
+
+def _metric_inputs(options: argparse.Namespace) -> dict[str, Any]:
+    """What `compute` takes: the first tier as its dataset, the pooled one beside it by name."""
+    from vitals.activations import reader
+    from vitals.metrics import files, results
+
+    tiers = METRICS[options.name].tiers
+    if not tiers:
+        parts = {path.stem: files.read(path) for path in options.results}
+        return {"dataset": results.joined(parts)}
+    opened = [
+        (reader.open_pooled if tier == POOLED else reader.open_tokens)(options.activations)
+        for tier in tiers
+    ]
+    return dict(zip(("dataset", "pooled"), opened, strict=False))
+
+
+def _compare(options: argparse.Namespace) -> str:
+    from vitals.metrics import comparison, files
+
+    results = {_model_of(path): files.read(path) for path in options.results}
+    found = comparison.compute(results, **options.spec)
+    files.write(found, options.output, _spec(options), options.code)
+    return f"{len(results)} models compared by {options.name} in {options.output}"
+
+
+def _figure(options: argparse.Namespace) -> str:
+    if options.name not in FIGURES:
+        raise unknown("figure", options.name, FIGURES)
+    from vitals.figures import files as figure_files
+    from vitals.metrics import files
+
+    results: dict[str, Any] = {}
+    for path in options.results:
+        place = (
+            results if FIGURES[options.name].compared else results.setdefault(_model_of(path), {})
+        )
+        place[path.stem] = files.read(path)
+    figure, table = import_module(f"vitals.figures.{options.name}").draw(results, **options.spec)
+    figure_files.write(figure, table, options.output, _spec(options), options.code)
+    return f"figure {options.output} and its table of {len(table)} rows"
+
+
+def _summary(options: argparse.Namespace) -> str:
+    from vitals.metrics import files, summary
+
+    results = {(_model_of(path), path.stem): files.read(path) for path in options.results}
+    table = summary.table(results, **options.spec)
+    partial = options.output.with_name(f".{options.output.name}.partial")
+    table.to_csv(partial, index=False)
+    partial.rename(options.output)
+    return f"{len(table)} numbers in {options.output}"
+
+
+def _verify(options: argparse.Namespace) -> str:
+    from vitals.activations import store
+
+    shards = [shard for path in options.stores for shard in store.shards(path)]
+    torn = [f"{shard}: {name}" for shard in shards for name in store.torn_arrays(shard)]
+    if torn:
+        raise VitalsError(f"not what was written: {', '.join(torn)}")
+    return f"{len(shards)} shards are what was written"
+
+
+def _model_of(path: Path) -> str:
+    """The model of {model}/metrics/{metric}.nc, or "compare" of compare/{metric}.nc."""
+    return path.parent.parent.name if path.parent.name == "metrics" else path.parent.name
+
+
+def _spec(options: argparse.Namespace) -> str:
+    from vitals.provenance import canonical
+
+    return canonical(options.spec)

@@ -1,0 +1,31 @@
+"""Where tensors live: the accelerator when there is one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitals.errors import VitalsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose(name: str) -> "torch.device":
+    """The device of a name; "auto" is the accelerator, or the CPU where there is none.
+
+    Raises VitalsError for a name that torch does not know or a device that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise VitalsError(f"device '{name}': {str(error).splitlines()[0]}") from error
+    return device
+
+
+def accelerators() -> int:
+    """How many NVIDIA accelerators this machine has, without importing torch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))

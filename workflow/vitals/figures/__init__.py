@@ -1,0 +1,1 @@
+"""Figures: results -> figure and table, one module a figure, each with one pure `draw`."""

@@ -1,0 +1,82 @@
+"""What a linear probe reads of the class from [CLS], from the patches and from both, by layer."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vitals.figures import rows, style
+
+VARIABLES = {"probes": ("accuracy", "accuracy_gap")}
+LABELS = {"accuracy": "test accuracy", "accuracy_gap": "accuracy, patch_mean − cls"}
+MAJORITY = {"color": style.INK, "linestyle": ":", "linewidth": 0.8}
+
+
+def draw(
+    results: Mapping[str, Mapping[str, xr.Dataset]],
+    *,
+    palette: str = "colorblind",
+    scale: float = 1.0,
+) -> tuple[Figure, pd.DataFrame]:
+    """The figure, and the table of what is in it.
+
+    results: by model, that of probes.
+    """
+    found = rows.drawn(results, VARIABLES)
+    chance = rows.attribute(results, "probes", "majority_accuracy")
+    table = pd.concat([found, chance], ignore_index=True)
+    colors = style.colors(results, palette)
+    with style.theme(scale):
+        figure, panels, together = style.model_panels(list(results), len(LABELS))
+        for (model, color), row in zip(colors.items(), panels, strict=True):
+            for axes, variable in zip(row, LABELS, strict=True):
+                style.title_model(axes, model, color)
+                _draw_variable(axes, rows.select(table, model=model), variable, color)
+        for axes, (variable, label) in zip(together, _together(table).items(), strict=False):
+            shown = rows.select(table, variable=variable)
+            if variable == "accuracy":
+                shown = rows.select(shown, feature=_headline(shown))
+            style.curves_together(axes, shown, colors, label)
+            if variable == "accuracy_gap":
+                style.zero_line(axes)
+        features = [
+            style.line_handle(name, linestyle=style.FEATURE_LINES[name])
+            for name in style.FEATURE_LINES
+            if name in set(table["feature"])
+        ]
+        style.legend(figure, [*features, style.line_handle("most frequent class", **MAJORITY)])
+        style.caption(
+            figure,
+            style.images(results, "probes", "test"),
+            style.INTERVALS,
+            style.OPEN_MARKERS,
+            *rows.missing(table, LABELS),
+        )
+    return figure, table
+
+
+def _headline(table: pd.DataFrame) -> str:
+    """The feature by which models are compared: the first that has an accuracy."""
+    return table["feature"].iloc[0]
+
+
+def _together(table: pd.DataFrame) -> dict[str, str]:
+    accuracy = rows.select(table, variable="accuracy")
+    return {**LABELS, "accuracy": f"test accuracy, {_headline(accuracy)}".rstrip(", ")}
+
+
+def _draw_variable(axes: Axes, table: pd.DataFrame, variable: str, color: object) -> None:
+    found = rows.select(table, variable=variable)
+    if reason := rows.why_absent(found):
+        style.note(axes, reason)
+        return
+    for feature, curve in found.groupby("feature", sort=False):
+        style.curve(axes, curve, color, linestyle=style.FEATURE_LINES.get(feature, "-"))
+    if variable == "accuracy":
+        for chance in rows.select(table, variable="majority_accuracy")["value"]:
+            axes.axhline(chance, **MAJORITY)
+    else:
+        style.zero_line(axes)
+    axes.set_ylabel(LABELS[variable])

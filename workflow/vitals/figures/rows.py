@@ -1,0 +1,101 @@
+"""What a figure draws: rows of the summary table, and the reason of each that is not there.
+
+>>> import xarray as xr
+>>> from vitals.metrics.results import describe, mark_absent
+>>> result = xr.Dataset({"entropy": describe(xr.DataArray(0.5), "entropy", "1", "published", "x")})
+>>> mark_absent(result, "cls_inflow", "the model has no [CLS] token")
+>>> table = drawn({"vit": {"attention": result}}, {"attention": ["entropy", "cls_inflow"]})
+>>> print(table[["model", "variable", "value", "note"]].to_string(index=False))
+model   variable  value                         note
+  vit    entropy    0.5
+  vit cls_inflow    NaN the model has no [CLS] token
+>>> why_absent(select(table, variable="cls_inflow"))
+'the model has no [CLS] token'
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from vitals.metrics import summary
+from vitals.metrics.results import absences
+
+COLUMNS = [name for name in summary.COLUMNS if name != "study"]
+COMPANIONS = ("", "_low", "_high")
+Results = Mapping[str, Mapping[str, xr.Dataset]]  # by model, then metric
+
+
+def drawn(results: Results, variables: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The summary's rows of these variables of each metric, model by model.
+
+    A variable that a model lacks has one row without a value, and the reason in `note`.
+    """
+    frames = [
+        _variable(found.get(metric), model, metric, name)
+        for model, found in results.items()
+        for metric, names in variables.items()
+        for name in names
+    ]
+    return pd.concat(frames, ignore_index=True)[COLUMNS]
+
+
+def _variable(result: xr.Dataset | None, model: str, metric: str, name: str) -> pd.DataFrame:
+    if result is None or name not in result:
+        return extra(model, metric, name, note=_reason(result, metric, name))
+    parts = [name + end for end in COMPANIONS if name + end in result]
+    table = summary.table({(model, metric): result[parts]}, study="")
+    return table[table["variable"] == name]  # and not what else the result lacks
+
+
+def _reason(result: xr.Dataset | None, metric: str, name: str) -> str:
+    """Why a result lacks a variable: its own reason, or that of what it is part of."""
+    if result is None:
+        return f"there is no result of {metric}"
+    reasons = absences(result)
+    begins = sorted((key for key in reasons if name.startswith(key)), key=len)
+    if begins or metric in reasons:
+        return reasons[begins[-1] if begins else metric]
+    if reasons and not result.data_vars:
+        return next(iter(reasons.values()))
+    return f"the result lacks {name}"
+
+
+def extra(model: str, metric: str, variable: str, **columns: object) -> pd.DataFrame:
+    """One row that the summary does not hold, with the columns given."""
+    texts = dict.fromkeys((c for c in COLUMNS if c not in summary.NUMBERS), "")
+    row = {**dict.fromkeys(summary.NUMBERS, np.nan), **texts}
+    row |= {"model": model, "metric": metric, "variable": variable, **columns}
+    return pd.DataFrame([row])[COLUMNS]
+
+
+def attribute(results: Results, metric: str, name: str) -> pd.DataFrame:
+    """A row for each model whose result has this number among its attributes."""
+    attributes = {m: found[metric].attrs for m, found in results.items() if metric in found}
+    values = {m: attrs[name] for m, attrs in attributes.items() if name in attrs}
+    frames = [extra(m, metric, name, value=v, unit="1") for m, v in values.items()]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def select(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows of these values of the columns, in their order."""
+    kept = np.logical_and.reduce([table[column] == value for column, value in values.items()])
+    return table[kept]
+
+
+def why_absent(rows: pd.DataFrame) -> str:
+    """Why none of the rows has a value; empty where one has."""
+    if np.isfinite(rows["value"]).any():
+        return ""
+    return next((note for note in rows["note"] if note), "it is not defined anywhere")
+
+
+def missing(table: pd.DataFrame, variables: Iterable[str]) -> list[str]:
+    """One sentence for each model and variable without a value."""
+    return [
+        f"{model}: no {variable}, {why_absent(rows)}."
+        for variable in variables
+        for model, rows in select(table, variable=variable).groupby("model", sort=False)
+        if why_absent(rows)
+    ]

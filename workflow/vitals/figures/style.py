@@ -1,0 +1,229 @@
+"""How figures look: one theme, one colour a model, bands for intervals, notes for what is absent.
+
+No figure belongs to pyplot, and no setting outlives the `theme` it is drawn in.
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from vitals.figures.rows import why_absent
+from vitals.metrics.axes import NORM
+
+WIDTH = 7.2  # inches, both columns of a page
+ROW = 1.55  # inches, a row of panels
+MARGIN = 0.8  # inches, the legend and the caption
+TEXT = 7.0  # points, at scale 1
+INK, FAINT = "0.15", "0.6"
+BAND = 0.22  # opacity of an interval
+FAR = 1e30  # where a bound that is infinite is drawn: outside any axis
+LETTER = 0.55  # mean width of a letter, in heights of the font
+
+FEATURE_LINES = {"cls": "-", "patch_mean": (0, (4, 1.5)), "cls+patch_mean": (0, (1, 1))}
+DEPTH = "depth (0 embed, 1 position, i + 2 block i)"
+RELATIVE = "relative depth (1: last block)"
+INTERVALS = "Bands and bars: 95 % bootstrap intervals over images."
+OPEN_MARKERS = "Open markers: after the final norm, off the residual stream."
+
+
+@contextmanager
+def theme(scale: float) -> Iterator[None]:
+    """The look of every figure while it is drawn; `scale` multiplies text and lines."""
+    sizes = {
+        "font.size": TEXT,
+        "axes.labelsize": TEXT,
+        "axes.titlesize": TEXT + 0.5,
+        "xtick.labelsize": TEXT - 0.5,
+        "ytick.labelsize": TEXT - 0.5,
+        "legend.fontsize": TEXT,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 2.4,
+        "axes.linewidth": 0.6,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "patch.linewidth": 0.6,
+    }
+    look = {
+        **sns.axes_style("ticks"),
+        **{name: scale * size for name, size in sizes.items()},
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": INK,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 3.0,
+        "axes.labelpad": 2.0,
+        "xtick.major.pad": 2.0,
+        "ytick.major.pad": 2.0,
+        "font.family": ["sans-serif"],
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
+        "legend.frameon": False,
+        "axes.formatter.useoffset": False,
+    }
+    with matplotlib.rc_context(look):
+        yield
+
+
+def colors(models: Iterable[str], palette: str) -> dict[str, tuple[float, float, float]]:
+    """The colour of each model, by its place in the study."""
+    models = list(models)
+    return dict(zip(models, sns.color_palette(palette, len(models)), strict=True))
+
+
+def page(height: float) -> Figure:
+    """An empty figure as wide as a page."""
+    return Figure(figsize=(WIDTH, height + MARGIN), layout="constrained")
+
+
+def model_panels(models: Sequence[str], columns: int) -> tuple[Figure, np.ndarray, np.ndarray]:
+    """Panels with a row for each model and, of several models, a last row for all of them.
+
+    Returns the figure, its panels (model, column), and those of the last row (column,), none for a
+    single model. A column has one y axis.
+    """
+    together = int(len(models) > 1)
+    rows = len(models) + together
+    figure = page(ROW * rows)
+    panels = figure.subplots(rows, columns, sharey="col", squeeze=False)
+    for axes in panels.flat:
+        axes.yaxis.set_tick_params(labelleft=True)
+    for axes in panels[: len(models)].flat:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[len(models) - 1]:
+        axes.set_xlabel(DEPTH)
+    for axes in panels[len(models) :].flat:
+        axes.set_title("all models")
+        axes.set_xlabel(RELATIVE)
+    return figure, panels[: len(models)], panels[len(models) :].ravel()
+
+
+def curve(axes: Axes, rows: pd.DataFrame, color: object, x: str = "depth", **line: object) -> None:
+    """A curve over depth with its band; tap "norm", off the residual stream, as an open marker."""
+    stream, norm = rows[rows["layer"] != NORM], rows[rows["layer"] == NORM]
+    axes.plot(stream[x], stream["value"], color=color, **{"marker": "o", **line})
+    axes.fill_between(
+        stream[x],
+        stream["low"],
+        stream["high"].replace(np.inf, FAR),
+        color=color,
+        alpha=BAND,
+        linewidth=0,
+    )
+    points(axes, norm[x], norm, color, markerfacecolor="white")
+
+
+def curves_together(
+    axes: Axes, table: pd.DataFrame, palette: Mapping[str, object], label: str
+) -> None:
+    """The curve of each model over relative depth."""
+    if reason := why_absent(table):
+        note(axes, reason)
+        return
+    for model, rows in table.groupby("model", sort=False):
+        curve(axes, rows, palette[model], x="relative_depth")
+    axes.set_ylabel(label)
+
+
+def points(axes: Axes, x: object, rows: pd.DataFrame, color: object, **marker: object) -> None:
+    """Values at x as markers with their intervals as bars."""
+    axes.errorbar(np.asarray(x), rows["value"], yerr=_errors(rows), **_point(color, marker))
+
+
+def points_across(
+    axes: Axes, y: object, rows: pd.DataFrame, color: object, **marker: object
+) -> None:
+    """Values along x, at y, as markers with their intervals as bars."""
+    axes.errorbar(rows["value"], np.asarray(y), xerr=_errors(rows), **_point(color, marker))
+
+
+def _errors(rows: pd.DataFrame) -> np.ndarray:
+    """How far the interval reaches below and above the values: (2, point)."""
+    low, value, high = (rows[name].to_numpy() for name in ("low", "value", "high"))
+    return np.stack([value - low, np.where(np.isposinf(high), FAR, high) - value]).clip(min=0)
+
+
+def _point(color: object, marker: Mapping[str, object]) -> dict[str, object]:
+    thin = 0.7 * matplotlib.rcParams["lines.linewidth"]
+    return {"fmt": "o", "color": color, "elinewidth": thin, **marker}
+
+
+def zero_line(axes: Axes, value: float = 0.0) -> None:
+    """A faint line at a value to compare with, behind the curves."""
+    axes.axhline(value, color=FAINT, linewidth=matplotlib.rcParams["axes.linewidth"], zorder=0.5)
+
+
+def title_model(axes: Axes, model: str, color: object) -> None:
+    """The model's name above its panel, in its colour."""
+    axes.set_title(model, color=color, fontweight="bold")
+
+
+def note(axes: Axes, text: str) -> None:
+    """Words in place of a panel that has nothing to show."""
+    axes.set_axis_off()
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    letters = WIDTH * 72 / columns / (LETTER * matplotlib.rcParams["font.size"])
+    wrapped = textwrap.fill(text, max(16, int(0.7 * letters)))
+    place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, wrapped, style="italic", color="0.35", in_layout=False, **place)
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """The one legend of a figure, above its panels."""
+    longest = max((len(handle.get_label()) for handle in handles), default=0)
+    entry = (
+        longest * LETTER * matplotlib.rcParams["font.size"]
+        + 5 * matplotlib.rcParams["legend.fontsize"]
+    )
+    columns = max(1, min(len(handles), int(WIDTH * 72 / entry)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+
+
+def model_handles(palette: Mapping[str, object]) -> list[Artist]:
+    """Legend entries of the models."""
+    return [Line2D([], [], color=c, marker="o", label=model) for model, c in palette.items()]
+
+
+def line_handle(label: str, **line: object) -> Artist:
+    """A legend entry of a kind of line, in no model's colour."""
+    return Line2D([], [], **{"color": INK, **line}, label=label)
+
+
+def patch_handle(label: str, color: str) -> Artist:
+    """A legend entry of a shaded stretch."""
+    return Patch(facecolor=color, edgecolor=FAINT, label=label)
+
+
+def caption(figure: Figure, *sentences: str) -> None:
+    """Small print below the panels: how many images, what is marked how, what is absent."""
+    text = " ".join(sentence for sentence in sentences if sentence)
+    size = matplotlib.rcParams["xtick.labelsize"]
+    wrapped = textwrap.fill(text, int(WIDTH * 72 / (LETTER * size)))
+    figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=size, color="0.35")
+
+
+def images(results: Mapping[str, Mapping[str, xr.Dataset]], metric: str, kind: str = "") -> str:
+    """How many images the results of a metric are over."""
+    found = {
+        model: metrics[metric].sizes["image"]
+        for model, metrics in results.items()
+        if metric in metrics and "image" in metrics[metric].sizes
+    }
+    name = f"{kind} images".strip()
+    if len(set(found.values())) == 1:
+        return f"n = {next(iter(found.values())):,} {name}."
+    return "".join(f"{model}: n = {count:,} {name}. " for model, count in found.items()).strip()
