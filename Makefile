@@ -10,20 +10,19 @@ READY := $(ENVIRONMENT)/ready
 help:
 	@echo "make study   run the default study to its last figure, in artifacts/digits"
 	@echo "make test    run the tests"
-	@echo "make lint    check format, style and types"
+	@echo "make lint    check format and style"
 	@echo "make format  put everything into the house format"
 
 study: $(READY)
 	$(BIN)/snakemake
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/snakefmt --check --line-length 100 Snakefile workflow/rules
-	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
 format: $(READY)

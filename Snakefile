@@ -17,15 +17,17 @@ min_version("9.0")
 # Jobs run the library of this checkout, with the interpreter that runs the workflow.
 LIBRARY = Path(workflow.basedir, "workflow")
 sys.path.insert(0, str(LIBRARY))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(LIBRARY), os.environ.get("PYTHONPATH", "")])
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    PYTHONPATH=os.pathsep.join([str(LIBRARY), os.getenv("PYTHONPATH", "")]),
+)
 
 from vitals.catalogue import FIGURES, METRICS
 from vitals.device import accelerators
 from vitals.errors import VitalsError
 from vitals.study import Study
 
-# A study named on the command line replaces the default one, key by key nothing is mixed.
+# A study named on the command line stands alone: no key of the default one is mixed in.
 if not workflow.config_settings.configfiles:
 
     configfile: "config.yaml"
@@ -38,6 +40,7 @@ except VitalsError as error:
 
 ROOT = f"artifacts/{STUDY.name}"
 MODEL = f"{ROOT}/{{model}}"
+SHARDS = [f"{MODEL}/activations/{shard}.zarr/zarr.json" for shard in STUDY.shards]
 ENVIRONMENT = str(Path(workflow.basedir, "envs", "vitals.yaml"))
 
 

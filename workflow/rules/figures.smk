@@ -1,17 +1,23 @@
 """Figures, each as vector and bitmap with the table of what it shows."""
 
 
-def drawn_results(wildcards):
-    figure = FIGURES[wildcards.figure]
-    place = f"{ROOT}/compare" if figure.compared else f"{MODEL}/metrics"
-    return expand(f"{place}/{{metric}}.nc", model=STUDY.models, metric=figure.metrics)
+# a figure of differences reads comparisons, any other the results of each model
+DRAWN_FROM = {
+    True: f"{ROOT}/compare/{{metric}}.nc",
+    False: f"{MODEL}/metrics/{{metric}}.nc",
+}
 
 
 rule draw:
     input:
-        drawn_results,
+        lambda wildcards: expand(
+            DRAWN_FROM[FIGURES[wildcards.figure].compared],
+            model=STUDY.models,
+            metric=FIGURES[wildcards.figure].metrics,
+        ),
     output:
-        multiext(f"{ROOT}/figures/{{figure}}", ".svg", ".png", ".pdf", ".csv"),
+        figure=f"{ROOT}/figures/{{figure}}.svg",
+        others=multiext(f"{ROOT}/figures/{{figure}}", ".png", ".pdf", ".csv"),
     log:
         f"{ROOT}/logs/figure_{{figure}}.log",
     conda:
@@ -21,4 +27,4 @@ rule draw:
         code=lambda wildcards: STUDY.code("figure", wildcards.figure),
     shell:
         "python -m vitals figure {wildcards.figure} --spec {params.spec:q} --code {params.code:q}"
-        " --results {input:q} --output {output[0]:q} 2>&1 | tee {log:q}"
+        " --results {input:q} --output {output.figure:q} 2>&1 | tee {log:q}"

@@ -4,17 +4,9 @@ A metric reads the shards of one model, or the results of other metrics of that 
 """
 
 
-def shards(wildcards):
-    return expand(
-        f"{MODEL}/activations/{{shard}}.zarr/zarr.json",
-        model=wildcards.model,
-        shard=STUDY.shards,
-    )
-
-
 rule measure_similarity:
     input:
-        shards,
+        SHARDS,
     output:
         f"{MODEL}/metrics/similarity.nc",
     log:
@@ -50,7 +42,7 @@ rule measure_phases:
 
 rule measure_position:
     input:
-        shards,
+        SHARDS,
     output:
         f"{MODEL}/metrics/position.nc",
     log:
@@ -67,7 +59,7 @@ rule measure_position:
 
 rule measure_scrambling:
     input:
-        shards,
+        SHARDS,
     output:
         f"{MODEL}/metrics/scrambling.nc",
     log:
@@ -84,7 +76,7 @@ rule measure_scrambling:
 
 rule measure_attention:
     input:
-        shards,
+        SHARDS,
     output:
         f"{MODEL}/metrics/attention.nc",
     log:
@@ -101,7 +93,7 @@ rule measure_attention:
 
 rule measure_collapse:
     input:
-        shards,
+        SHARDS,
     output:
         f"{MODEL}/metrics/collapse.nc",
     log:
@@ -118,7 +110,7 @@ rule measure_collapse:
 
 rule measure_probes:
     input:
-        shards,
+        SHARDS,
     output:
         f"{MODEL}/metrics/probes.nc",
     log:

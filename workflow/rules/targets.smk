@@ -13,11 +13,7 @@ rule models:
 
 rule activations:
     input:
-        expand(
-            f"{MODEL}/activations/{{shard}}.zarr/zarr.json",
-            model=STUDY.models,
-            shard=STUDY.shards,
-        ),
+        expand(SHARDS, model=STUDY.models),
 
 
 for metric_name in METRICS:

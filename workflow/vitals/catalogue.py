@@ -19,11 +19,15 @@ STAGE_MODULES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric reads: tiers of the activations, or the results of other metrics."""
+    """What a metric reads: tiers of the activations, or the results of other metrics.
+
+    resampled: whether it resamples the images itself, rather than take the draws of others.
+    """
 
     name: str
     tiers: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+    resampled: bool = True
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -42,7 +46,7 @@ METRICS = {
         Metric("attention", tiers=(TOKENS, POOLED)),
         Metric("collapse", tiers=(POOLED,)),
         Metric("probes", tiers=(POOLED,)),
-        Metric("tradeoff", results=("scrambling", "probes")),
+        Metric("tradeoff", results=("scrambling", "probes"), resampled=False),
     )
 }
 
@@ -58,7 +62,7 @@ class Figure:
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules that this figure's stage runs."""
-        return (f"vitals.figures.{self.name}", "vitals.metrics.files")
+        return (f"vitals.figures.{self.name}", "vitals.figures.files", "vitals.metrics.files")
 
 
 FIGURES = {
@@ -71,6 +75,7 @@ FIGURES = {
         Figure("collapse", ("collapse",)),
         Figure("probes", ("probes",)),
         Figure("tradeoff", ("scrambling", "probes", "tradeoff")),
-        Figure("comparison", tuple(METRICS), compared=True),
+        # all that has differences over depth, or in depth
+        Figure("comparison", tuple(m for m in METRICS if m != "position"), compared=True),
     )
 }

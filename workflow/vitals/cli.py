@@ -14,14 +14,15 @@ from typing import Any
 
 from vitals.catalogue import FIGURES, METRICS, POOLED
 from vitals.errors import VitalsError, unknown
+from vitals.whole import whole_file
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one subcommand; exit status 1, and a line that names it, for a wrong input."""
+    """Run one subcommand; exit status 1, and a line that names it, for a wrong or missing input."""
     options = _parser().parse_args(arguments)
     try:
         made = options.run(options)
-    except VitalsError as error:
+    except (VitalsError, FileNotFoundError) as error:
         sys.exit(f"vitals {options.stage}: {error}")
     print(f"vitals {options.stage}: {made}", flush=True)
 
@@ -142,6 +143,8 @@ def _metric_inputs(options: argparse.Namespace) -> dict[str, Any]:
     if not tiers:
         parts = {path.stem: files.read(path) for path in options.results}
         return {"dataset": results.joined(parts)}
+    if not options.activations:
+        raise VitalsError(f"{options.name} reads activations: give its shards as --activations")
     opened = [
         (reader.open_pooled if tier == POOLED else reader.open_tokens)(options.activations)
         for tier in tiers
@@ -152,6 +155,8 @@ def _metric_inputs(options: argparse.Namespace) -> dict[str, Any]:
 def _compare(options: argparse.Namespace) -> str:
     from vitals.metrics import comparison, files
 
+    if options.name not in METRICS:
+        raise unknown("metric", options.name, METRICS)
     results = {_model_of(path): files.read(path) for path in options.results}
     found = comparison.compute(results, **options.spec)
     files.write(found, options.output, _spec(options), options.code)
@@ -180,9 +185,8 @@ def _summary(options: argparse.Namespace) -> str:
 
     results = {(_model_of(path), path.stem): files.read(path) for path in options.results}
     table = summary.table(results, **options.spec)
-    partial = options.output.with_name(f".{options.output.name}.partial")
-    table.to_csv(partial, index=False)
-    partial.rename(options.output)
+    with whole_file(options.output) as partial:
+        table.to_csv(partial, index=False)
     return f"{len(table)} numbers in {options.output}"
 
 

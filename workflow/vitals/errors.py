@@ -8,6 +8,15 @@ class VitalsError(ValueError):
     """A wrong input, said in one line that names it."""
 
 
+def one_line(error: Exception) -> str:
+    """What another library's error says, however many lines it takes.
+
+    >>> one_line(RuntimeError("sizes differ:\\n\\thead.weight"))
+    'sizes differ: head.weight'
+    """
+    return " ".join(str(error).split())
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> VitalsError:
     """An error for a name that is not one of the known, with the nearest that is.
 

@@ -41,6 +41,7 @@ def versions() -> dict[str, str]:
 def code_digest(modules: Iterable[str]) -> str:
     """Digest of the library modules that these modules reach through imports, and of themselves.
 
+    A module reaches what it imports, at its head or inside a function, and the packages it is in.
     It is taken over the syntax tree without docstrings, so that a comment, the formatting, a touch
     or another place of the checkout change nothing, and an edit of what runs changes it.
     """
@@ -59,6 +60,8 @@ def _reach(modules: Iterable[str]) -> set[str]:
             raise ModuleNotFoundError(f"no module {name} in {LIBRARY}")
         found.add(name)
         waiting.extend(_imports(name))
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])  # importing a module runs its package
     return found
 
 

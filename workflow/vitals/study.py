@@ -1,5 +1,6 @@
 """A study's settings: checked against the schema, completed, and cut into what each stage reads."""
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -85,11 +86,7 @@ class Study:
                 return settings["activations"]
             case "metric":
                 own = settings["metrics"][name]
-                return (
-                    own
-                    if METRICS[name].results == ("scrambling", "probes")
-                    else {**own, **bootstrap}
-                )
+                return {**own, **bootstrap} if METRICS[name].resampled else own
             case "compare":
                 return {"metric": name, **settings["compare"], **bootstrap}
             case "figure":
@@ -115,11 +112,12 @@ def _check_model(name: str, model: Mapping[str, Any]) -> None:
     except VitalsError as error:
         raise VitalsError(f"models.{name}.architecture: {error}") from None
     options, weights = model["options"], model["weights"]
-    if options.get("embed_dim", 0) % options.get("num_heads", 1):
-        raise VitalsError(
-            f"models.{name}.options: embed_dim = {options['embed_dim']} is not a multiple of "
-            f"num_heads = {options['num_heads']}"
-        )
+    for whole, part in (("embed_dim", "num_heads"), ("img_size", "patch_size")):
+        if options.get(whole, 0) % options.get(part, 1):
+            raise VitalsError(
+                f"models.{name}.options: {whole} = {options[whole]} is not a multiple of "
+                f"{part} = {options[part]}"
+            )
     if weights not in (TRAINED, PRETRAINED) and not Path(weights).is_file():
         raise VitalsError(
             f"models.{name}.weights = '{weights}': expected '{TRAINED}', '{PRETRAINED}' or "
@@ -148,7 +146,18 @@ def _with_defaults(validator: Any) -> Any:
                     instance.setdefault(key, deepcopy(property_schema["default"]))
         yield from check(self, properties, instance, schema)
 
-    return jsonschema.validators.extend(validator, {"properties": fill})
+    # JSON Schema takes 30.0 as an integer, and YAML's .inf and .nan are numbers to it
+    types = validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            ),
+        }
+    )
+    return jsonschema.validators.extend(validator, {"properties": fill}, type_checker=types)
 
 
 def _readable(error: jsonschema.ValidationError) -> VitalsError:
@@ -156,7 +165,7 @@ def _readable(error: jsonschema.ValidationError) -> VitalsError:
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
         key = f"key in {key}" if key else "key"
-        return unknown(key, next(k for k in error.instance if k not in known), known)
+        return unknown(key, str(next(k for k in error.instance if k not in known)), known)
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
         return VitalsError(f"{key or 'the study'} lacks '{missing}'")

@@ -46,11 +46,6 @@ class Settings:
     batch: int
 
 
-def shard_count(images: int, shard_images: int) -> int:
-    """How many shards a list of images makes."""
-    return -(-images // shard_images)
-
-
 def extract(
     model: nn.Module,
     transform: Transform,
@@ -63,13 +58,18 @@ def extract(
 ) -> int:
     """Write the shard's store at `path`, whole or not at all; the number of its images.
 
-    Raises VitalsError for a model whose taps cannot be trusted, and for a value that the storage
-    type cannot hold.
+    Raises VitalsError for a shard beyond the last image, for a model whose taps cannot be trusted,
+    and for a value that the storage type cannot hold.
     """
     in_tokens, in_gallery = _tiers(images.table["split"].to_numpy(), settings)
     start = shard * settings.shard_images
     part = images.rows(start, start + settings.shard_images)
     rows = slice(start, start + len(part.table))
+    if part.table.empty:
+        raise VitalsError(
+            f"shard {shard} has no images: the list has {len(images.table)}, a shard "
+            f"{settings.shard_images}"
+        )
     model = model.to(device)
     body = anatomy(model)
     with store.new_shard(path, provenance) as writer:
@@ -199,6 +199,8 @@ class _Sink:
         finite = cast.isfinite().flatten(1).all(dim=1)
         if not finite.all():
             layer = list(values)[int((~finite).nonzero()[0])]
+            if not values[layer].isfinite().all():
+                raise VitalsError(f"the model gives NaN or infinity at {layer}")
             raise VitalsError(
                 f"a value at {layer} does not fit {self.settings.storage}: "
                 "set activations.storage to float32"

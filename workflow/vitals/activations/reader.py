@@ -53,15 +53,15 @@ def _open(path: Paths, group: str, join: Callable[[list[xr.Dataset]], xr.Dataset
     present = [dataset for dataset in opened if dataset is not None]
     if not present:
         raise VitalsError(f"no shard of {path} holds the tier '{group}'")
-    weights = store.open_group(shards[0], MODEL)
+    weights = store.open_group(shards[0], MODEL) or xr.Dataset()
     return xr.merge([join(present), weights], join="exact", combine_attrs="drop_conflicts")
 
 
 def _check_one_origin(shards: list[Path]) -> None:
-    """Shards of other weights or other settings are not one model's activations."""
+    """Shards of other weights, settings, images or code are not one model's activations."""
     origins = [store.provenance(shard) for shard in shards]
     for shard, origin in zip(shards, origins, strict=True):
-        for key in ("weights_digest", "spec", "images_digest"):
+        for key in ("weights_digest", "spec", "images_digest", "code"):
             if origin.get(key) != origins[0].get(key):
                 raise VitalsError(f"{shard} and {shards[0]} differ in {key}: extract them again")
 

@@ -7,6 +7,7 @@ from vitals import device as devices
 from vitals.activations import extract as extraction
 from vitals.activations import store
 from vitals.data import images as image_lists
+from vitals.errors import VitalsError
 from vitals.models import build
 from vitals.provenance import versions
 
@@ -24,6 +25,8 @@ def extract(
     spec: the fields of `extraction.Settings`; shard: `{number}.zarr`, or its root file.
     """
     shard = shard.parent if shard.name == store.ROOT_FILE else shard
+    if not (shard.suffix == ".zarr" and shard.stem.isdecimal()):
+        raise VitalsError(f"{shard} is no name of a shard: expected 0.zarr, 1.zarr, ...")
     listed = image_lists.read(images)
     network, transform, about = build.load(model, model.with_suffix(".json"))
     chosen = devices.choose(device)

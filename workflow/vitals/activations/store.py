@@ -134,15 +134,16 @@ def chunk_shape(dims: Sequence[str], shape: Sequence[int], itemsize: int) -> tup
 @contextmanager
 def new_shard(path: Path, provenance: dict[str, Any]) -> Iterator[ShardWriter]:
     """Write a shard that appears at `path` when the block ends, whole, or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         writer = ShardWriter(partial)
         yield writer
         writer.finish()
         writer.root.attrs.update({"provenance": provenance, "digests": _digests(partial)})
         _sync(partial)
-        # the workflow has removed the root file of a stale shard; the rest of it goes now
+        # a stale shard goes, its root file first: what is left of it is never taken as whole
+        (path / ROOT_FILE).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
     finally:
@@ -152,10 +153,14 @@ def new_shard(path: Path, provenance: dict[str, Any]) -> Iterator[ShardWriter]:
 def open_group(path: Path, group: str) -> xr.Dataset | None:
     """One tier of a whole shard as a lazy dataset; None where the shard has no such tier.
 
-    Raises VitalsError for a shard that lacks a chunk.
+    Raises VitalsError for a shard that lacks an array or a chunk that was written.
     """
-    if not (path / group / ROOT_FILE).is_file():
+    recorded = {name for name in _recorded(path, "digests") if name.split("/")[0] == group}
+    if not recorded:
         return None
+    missing = sorted(name for name in recorded if not (path / name / ROOT_FILE).is_file())
+    if missing:
+        raise VitalsError(f"{path} lacks {', '.join(missing)}")
     for name, array in zarr.open_group(path / group, mode="r").arrays():
         if array.nchunks_initialized != array.nchunks:
             raise VitalsError(
@@ -171,7 +176,7 @@ def open_group(path: Path, group: str) -> xr.Dataset | None:
 def shards(path: Path) -> list[Path]:
     """The shards of a model in order, from its folder, its activations folder or one of them.
 
-    Raises VitalsError where there is none.
+    Raises VitalsError where there is none, and where a folder lacks one before its last.
     """
     path = path.parent if path.name == ROOT_FILE else path
     if path.suffix == ".zarr":
@@ -180,6 +185,9 @@ def shards(path: Path) -> list[Path]:
     found = sorted(folder.glob("[0-9]*.zarr"), key=lambda shard: int(shard.stem))
     if not found:
         raise VitalsError(f"no shards at {folder}: expected {folder / '0.zarr'}")
+    for number, shard in enumerate(found):
+        if int(shard.stem) != number:
+            raise VitalsError(f"{folder} lacks {number}.zarr")
     return found
 
 
@@ -188,31 +196,35 @@ def provenance(path: Path) -> dict[str, Any]:
 
     Raises VitalsError for a shard that is not whole.
     """
-    return _root_attributes(path)["provenance"]
+    return _recorded(path, "provenance")
 
 
 def torn_arrays(path: Path) -> list[str]:
-    """The arrays of a shard whose content is not what was written."""
-    recorded = _root_attributes(path)["digests"]
+    """The arrays and groups of a shard whose content is not what was written."""
+    recorded = _recorded(path, "digests")
     found = _digests(path)
     return sorted(n for n in recorded.keys() | found if recorded.get(n) != found.get(n))
 
 
-def _root_attributes(path: Path) -> dict[str, Any]:
+def _recorded(path: Path, attribute: str) -> dict[str, Any]:
     if not (path / ROOT_FILE).is_file():
         raise VitalsError(f"{path} is not a whole shard: it has no {ROOT_FILE}")
-    return dict(zarr.open_group(path, mode="r").attrs)
+    attributes = zarr.open_group(path, mode="r").attrs
+    if attribute not in attributes:
+        raise VitalsError(f"{path} is not a shard of ViTals: its root has no {attribute}")
+    return attributes[attribute]
 
 
 def _digests(path: Path) -> dict[str, str]:
-    """A digest of each array: over the names and bytes of its files, in order."""
-    arrays = {file.parent for file in path.glob(f"*/*/{ROOT_FILE}")}
-    return {str(array.relative_to(path)): _tree_digest(array) for array in sorted(arrays)}
+    """A digest of each group and array: over the names and bytes of its own files, in order."""
+    nodes = {file.parent for file in path.glob(f"*/**/{ROOT_FILE}")}
+    return {str(node.relative_to(path)): _node_digest(node) for node in sorted(nodes)}
 
 
-def _tree_digest(folder: Path) -> str:
+def _node_digest(folder: Path) -> str:
+    chunks = sorted(file for file in (folder / "c").rglob("*") if file.is_file())
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+    for file in (folder / ROOT_FILE, *chunks):
         digest.update(str(file.relative_to(folder)).encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()

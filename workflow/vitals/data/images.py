@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from vitals.data import datasets
 from vitals.errors import VitalsError
 from vitals.provenance import canonical, digest_of
+from vitals.whole import whole_file
 
 FIT, TEST = "fit", "test"
 
@@ -24,19 +25,25 @@ def chosen(dataset: str, limit: int | None) -> np.ndarray:
 def stratified_split(labels: np.ndarray, test_share: float, seed: int) -> np.ndarray:
     """ "fit" or "test" for each image, the same share of every class: (image,).
 
-    The images of a class, in order, are cut into runs of 1/test_share, and one image of each run is
-    drawn for the test split. So a longer list never moves an image from one split to the other.
+    The images of a class, in order, are cut into runs of about 1/test_share, and one image of each
+    run is drawn for the test split (above a half, of 1/(1 − test_share) and for the fit split). So
+    a longer list never moves an image from one split to the other.
     Raises VitalsError where that leaves a class without an image in one of the two.
 
     >>> stratified_split(np.array([0, 0, 1, 1, 0, 0]), 0.5, seed=0).tolist()
-    ['fit', 'test', 'test', 'fit', 'test', 'fit']
+    ['fit', 'test', 'fit', 'test', 'test', 'fit']
     """
-    split = np.full(labels.size, FIT, dtype=f"<U{len(TEST)}")
+    usual, rare, share = FIT, TEST, test_share
+    if test_share > 0.5:
+        usual, rare, share = TEST, FIT, 1 - test_share
+    split = np.full(labels.size, usual, dtype=f"<U{len(TEST)}")
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        run = np.arange(members.size)
-        drawn = (run + np.random.default_rng([seed, label]).random(members.size)) / test_share
-        split[members[drawn[drawn < members.size].astype(int)]] = TEST
+        # run r is the places from ⌈r/share⌉ up to ⌈(r+1)/share⌉: no two runs share an image
+        start = np.ceil(np.arange(members.size + 1) / share)
+        place = np.random.default_rng([seed, label]).random(members.size) * np.diff(start)
+        drawn = start[:-1] + np.floor(place)
+        split[members[drawn[drawn < members.size].astype(int)]] = rare
         for name in (FIT, TEST):
             if not (split[members] == name).any():
                 raise VitalsError(
@@ -73,7 +80,8 @@ def write(table: pd.DataFrame, path: Path, dataset: str, spec: str, code: str) -
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     about = {"dataset": dataset, "spec": spec, "code": code}
     metadata = {**(arrow.schema.metadata or {}), b"vitals": canonical(about).encode()}
-    pq.write_table(arrow.replace_schema_metadata(metadata), path)
+    with whole_file(path) as partial:
+        pq.write_table(arrow.replace_schema_metadata(metadata), partial)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vitals.provenance import canonical
 
 RESOLUTION = 200  # dots per inch of the bitmap
-# The salt of the names inside an SVG, else drawn at random; text as text that can be edited in a PDF.
+# Names inside an SVG by this salt, and not at random; letters of a PDF that an editor can change.
 SETTINGS = {"svg.hashsalt": "vitals", "pdf.fonttype": 42}
 
 
@@ -21,6 +21,7 @@ def write(figure: Figure, table: pd.DataFrame, path: Path, spec: str, code: str)
 
     The figures carry the settings and the code behind them in their metadata, and no date.
     """
+    figure.set_dpi(RESOLUTION)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # as laid out once, so that all formats are one picture
     origin = canonical({"spec": spec, "code": code})

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from vitals.figures import rows, style
 
 VARIABLES = {"position": ("dominance", "dominance_centered"), "similarity": ("centered_cosine",)}
-RATIOS = {"dominance": "all of it", "dominance_centered": "centred over patches"}
+RATIOS = {"dominance": "dominance", "dominance_centered": "dominance, both centred over patches"}
 CLIFF = ("embed", "position")
 APART = 0.12  # between the two ratios of a model, in rows
 
@@ -38,7 +38,7 @@ def draw(
             style.line_handle(RATIOS[name], linestyle="", marker="o", **_marker(name))
             for name in RATIOS
         ]
-        style.legend(figure, [*style.model_handles(colors), *kinds])
+        style.legend(figure, kinds)
         style.caption(
             figure,
             style.images(results, "similarity"),
@@ -61,10 +61,12 @@ def _draw_ratios(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) 
         for model, found in rows.select(table, variable=ratio).groupby("model", sort=False):
             at = np.full(len(found), place[model] + offset)
             style.points_across(axes, at, found, colors[model], markersize=4, **_marker(ratio))
-    axes.set_yticks(list(place.values()), list(place))
+    axes.set_yticks(list(place.values()), list(place), fontweight="bold")
+    for label, color in zip(axes.get_yticklabels(), colors.values(), strict=True):
+        label.set_color(color)
     axes.set_ylim(len(place) - 0.5, -0.5)
     axes.set_xlim(left=0)
-    axes.set_xlabel("norm of positions / norm of patch embeddings")
+    axes.set_xlabel("norm of positions / of patch embeddings")
     axes.set_title("size of the position embedding")
 
 
@@ -78,5 +80,5 @@ def _draw_cliff(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) -
     axes.set_xticks(range(len(CLIFF)), CLIFF)
     axes.set_xlim(-0.3, len(CLIFF) - 0.7)
     axes.set_xlabel("tap")
-    axes.set_ylabel("centred cosine of patches")
+    axes.set_ylabel("centred cosine")
     axes.set_title("the cliff")

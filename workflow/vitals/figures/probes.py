@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from vitals.figures import rows, style
 
 VARIABLES = {"probes": ("accuracy", "accuracy_gap")}
-LABELS = {"accuracy": "test accuracy", "accuracy_gap": "accuracy, patch_mean − cls"}
-MAJORITY = {"color": style.INK, "linestyle": ":", "linewidth": 0.8}
+LABELS = {"accuracy": "test accuracy", "accuracy_gap": "patch_mean − cls"}
+MAJORITY = {"color": style.FAINT, "linewidth": 0.8}
 
 
 def draw(
@@ -26,7 +26,7 @@ def draw(
     """
     found = rows.drawn(results, VARIABLES)
     chance = rows.attribute(results, "probes", "majority_accuracy")
-    table = pd.concat([found, chance], ignore_index=True)
+    table = pd.concat([found, *chance], ignore_index=True)
     colors = style.colors(results, palette)
     with style.theme(scale):
         figure, panels, together = style.model_panels(list(results), len(LABELS))
@@ -34,6 +34,8 @@ def draw(
             for axes, variable in zip(row, LABELS, strict=True):
                 style.title_model(axes, model, color)
                 _draw_variable(axes, rows.select(table, model=model), variable, color)
+        for column in panels.T:
+            style.label_depth(column)
         for axes, (variable, label) in zip(together, _together(table).items(), strict=False):
             shown = rows.select(table, variable=variable)
             if variable == "accuracy":
@@ -41,18 +43,15 @@ def draw(
             style.curves_together(axes, shown, colors, label)
             if variable == "accuracy_gap":
                 style.zero_line(axes)
-        features = [
-            style.line_handle(name, linestyle=style.FEATURE_LINES[name])
-            for name in style.FEATURE_LINES
-            if name in set(table["feature"])
-        ]
-        style.legend(figure, [*features, style.line_handle("most frequent class", **MAJORITY)])
+        style.legend(
+            figure,
+            [*style.feature_handles(table), style.line_handle("most frequent class", **MAJORITY)],
+        )
         style.caption(
             figure,
             style.images(results, "probes", "test"),
             style.INTERVALS,
             style.OPEN_MARKERS,
-            *rows.missing(table, LABELS),
         )
     return figure, table
 
@@ -73,7 +72,7 @@ def _draw_variable(axes: Axes, table: pd.DataFrame, variable: str, color: object
         style.note(axes, reason)
         return
     for feature, curve in found.groupby("feature", sort=False):
-        style.curve(axes, curve, color, linestyle=style.FEATURE_LINES.get(feature, "-"))
+        style.curve(axes, curve, color, **style.FEATURES.get(feature, style.SOLID))
     if variable == "accuracy":
         for chance in rows.select(table, variable="majority_accuracy")["value"]:
             axes.axhline(chance, **MAJORITY)

@@ -5,10 +5,10 @@
 >>> result = xr.Dataset({"entropy": describe(xr.DataArray(0.5), "entropy", "1", "published", "x")})
 >>> mark_absent(result, "cls_inflow", "the model has no [CLS] token")
 >>> table = drawn({"vit": {"attention": result}}, {"attention": ["entropy", "cls_inflow"]})
->>> print(table[["model", "variable", "value", "note"]].to_string(index=False))
-model   variable  value                         note
+>>> print(table[["model", "variable", "value"]].to_string(index=False))
+model   variable  value
   vit    entropy    0.5
-  vit cls_inflow    NaN the model has no [CLS] token
+  vit cls_inflow    NaN
 >>> why_absent(select(table, variable="cls_inflow"))
 'the model has no [CLS] token'
 """
@@ -70,12 +70,11 @@ def extra(model: str, metric: str, variable: str, **columns: object) -> pd.DataF
     return pd.DataFrame([row])[COLUMNS]
 
 
-def attribute(results: Results, metric: str, name: str) -> pd.DataFrame:
+def attribute(results: Results, metric: str, name: str) -> list[pd.DataFrame]:
     """A row for each model whose result has this number among its attributes."""
     attributes = {m: found[metric].attrs for m, found in results.items() if metric in found}
     values = {m: attrs[name] for m, attrs in attributes.items() if name in attrs}
-    frames = [extra(m, metric, name, value=v, unit="1") for m, v in values.items()]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
+    return [extra(m, metric, name, value=v, unit="1") for m, v in values.items()]
 
 
 def select(table: pd.DataFrame, **values: str) -> pd.DataFrame:
@@ -92,10 +91,10 @@ def why_absent(rows: pd.DataFrame) -> str:
 
 
 def missing(table: pd.DataFrame, variables: Iterable[str]) -> list[str]:
-    """One sentence for each model and variable without a value."""
-    return [
-        f"{model}: no {variable}, {why_absent(rows)}."
-        for variable in variables
-        for model, rows in select(table, variable=variable).groupby("model", sort=False)
-        if why_absent(rows)
-    ]
+    """One sentence for each model and reason for which variables have no value."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for variable in variables:
+        for model, rows in select(table, variable=variable).groupby("model", sort=False):
+            if reason := why_absent(rows):
+                lacking.setdefault((model, reason), []).append(variable)
+    return [f"{model}: no {', '.join(v)} ({reason})." for (model, reason), v in lacking.items()]

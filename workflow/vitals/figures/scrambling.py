@@ -10,16 +10,15 @@ from matplotlib.figure import Figure
 from vitals.figures import rows, style
 
 VARIABLES = {"scrambling": ("r2_self", "r2_all", "isi", "isi_excess")}
-DASHED = (0, (4, 1.5))
 # Of each panel, its curves: variable, null, line and what it is; the last row draws the first.
 PANELS = {
-    "R² of the patch embedding": (
-        ("r2_all", "none", "-", "R² from all tokens"),
-        ("r2_self", "none", DASHED, "R² from the same token"),
+    "R² of embedding": (
+        ("r2_all", "none", style.SOLID, "R² from all tokens"),
+        ("r2_self", "none", style.DASHED, "R² from the same token"),
     ),
     "scrambling index": (
-        ("isi", "none", "-", "index: the difference"),
-        ("isi", "noise_matched", (0, (1, 1)), "index of the noise-matched null"),
+        ("isi", "none", style.SOLID, "index"),
+        ("isi", "noise_matched", style.DOTTED, "index, noise-matched null"),
     ),
 }
 TOGETHER = {
@@ -46,16 +45,18 @@ def draw(
             for axes, (label, curves) in zip(row, PANELS.items(), strict=True):
                 style.title_model(axes, model, color)
                 _draw_curves(axes, rows.select(table, model=model), label, curves, color)
+        for column in panels.T:
+            style.label_depth(column)
         for axes, (variable, label) in zip(together, TOGETHER.items(), strict=False):
             style.curves_together(axes, rows.select(table, variable=variable), colors, label)
         curves = [curve for panel in PANELS.values() for curve in panel]
-        style.legend(figure, [style.line_handle(name, linestyle=line) for *_, line, name in curves])
+        style.legend(figure, [style.line_handle(name, **line) for *_, line, name in curves])
         style.caption(
             figure,
             style.images(results, "scrambling", "test"),
             style.INTERVALS,
             style.OPEN_MARKERS,
-            *rows.missing(table, VARIABLES["scrambling"]),
+            *rows.missing(table, ["isi_excess"]),
         )
     return figure, table
 
@@ -73,7 +74,7 @@ def _draw_curves(axes: Axes, table: pd.DataFrame, label: str, curves: tuple, col
         return
     for variable, null, line, _ in curves:
         curve = rows.select(table, variable=variable, feature=null)
-        style.curve(axes, curve, color, linestyle=line)
+        style.curve(axes, curve, color, **line)
     if label != next(iter(PANELS)):
         style.zero_line(axes)
     axes.set_ylabel(label)

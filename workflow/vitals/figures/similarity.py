@@ -13,7 +13,7 @@ VARIABLES = {
     "similarity": ("cosine", "centered_cosine"),
     "phases": ("cliff_end", "climb_start", "pieces", "pieces_share", "fit"),
 }
-LABELS = {"cosine": "cosine of patches", "centered_cosine": "centred cosine of patches"}
+LABELS = {"cosine": "cosine", "centered_cosine": "centred cosine"}
 FIT = {"color": style.INK, "linestyle": (0, (4, 2)), "linewidth": 0.7}
 FLOOR = {"color": style.INK, "linestyle": ":", "linewidth": 0.8}
 PHASES = {"cliff": "0.80", "plateau": "0.96", "climb": "0.88"}
@@ -31,12 +31,14 @@ def draw(
     """
     found = rows.drawn(results, VARIABLES)
     floors = rows.attribute(results, "similarity", "floor")
-    table = pd.concat([found, floors], ignore_index=True)
+    table = pd.concat([found, *floors], ignore_index=True)
     colors = style.colors(results, palette)
     with style.theme(scale):
         figure, panels, together = style.model_panels(list(results), len(LABELS))
         for (model, color), row in zip(colors.items(), panels, strict=True):
             _draw_model(row, rows.select(table, model=model), model, color)
+        for column in panels.T:
+            style.label_depth(column)
         for axes, (variable, label) in zip(together, LABELS.items(), strict=False):
             style.curves_together(axes, rows.select(table, variable=variable), colors, label)
         _make_room(panels[0, -1])
@@ -50,7 +52,7 @@ def draw(
             style.INTERVALS,
             "Bars at the foot: those of the two ends of the plateau.",
             style.OPEN_MARKERS,
-            *rows.missing(table, [*LABELS, "cliff_end"]),
+            *rows.missing(table, ["cliff_end"]),
         )
     return figure, table
 
@@ -83,8 +85,7 @@ def _make_room(axes: Axes) -> None:
 def _draw_phases(axes: Axes, table: pd.DataFrame) -> None:
     """The three phases shaded, the fit, and how many pieces the curve supports."""
     ends = [rows.select(table, variable=name) for name in ("cliff_end", "climb_start")]
-    if reason := rows.why_absent(ends[0]):
-        axes.set_title(f"no phases: {reason}", loc="right")
+    if rows.why_absent(ends[0]):
         return
     fit = rows.select(table, variable="fit")
     axes.plot(fit["depth"], fit["value"], zorder=3, **FIT)

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from vitals.errors import VitalsError
 from vitals.figures.rows import why_absent
 from vitals.metrics.axes import NORM
 
@@ -31,7 +32,10 @@ BAND = 0.22  # opacity of an interval
 FAR = 1e30  # where a bound that is infinite is drawn: outside any axis
 LETTER = 0.55  # mean width of a letter, in heights of the font
 
-FEATURE_LINES = {"cls": "-", "patch_mean": (0, (4, 1.5)), "cls+patch_mean": (0, (1, 1))}
+SOLID = {"linestyle": "-", "marker": "o"}
+DASHED = {"linestyle": (0, (4, 1.5)), "marker": "s"}
+DOTTED = {"linestyle": (0, (1, 1)), "marker": "^"}
+FEATURES = {"cls": SOLID, "patch_mean": DASHED, "cls+patch_mean": DOTTED}
 DEPTH = "depth (0 embed, 1 position, i + 2 block i)"
 RELATIVE = "relative depth (1: last block)"
 INTERVALS = "Bands and bars: 95 % bootstrap intervals over images."
@@ -80,14 +84,25 @@ def theme(scale: float) -> Iterator[None]:
 
 
 def colors(models: Iterable[str], palette: str) -> dict[str, tuple[float, float, float]]:
-    """The colour of each model, by its place in the study."""
+    """The colour of each model, by its place in the study.
+
+    More models than the palette has colours take evenly spaced hues instead.
+    Raises VitalsError for a palette that seaborn does not know.
+    """
     models = list(models)
-    return dict(zip(models, sns.color_palette(palette, len(models)), strict=True))
+    try:
+        found = sns.color_palette(palette, len(models))
+    except ValueError:
+        raise VitalsError(f"palette '{palette}' is not one that seaborn knows") from None
+    if len(set(found)) < len(models):
+        found = sns.color_palette("husl", len(models))
+    return dict(zip(models, found, strict=True))
 
 
 def page(height: float) -> Figure:
-    """An empty figure as wide as a page."""
-    return Figure(figsize=(WIDTH, height + MARGIN), layout="constrained")
+    """An empty figure as wide as a page; its height, in inches, grows with the text."""
+    scale = matplotlib.rcParams["font.size"] / TEXT
+    return Figure(figsize=(WIDTH, scale * (height + MARGIN)), layout="constrained")
 
 
 def model_panels(models: Sequence[str], columns: int) -> tuple[Figure, np.ndarray, np.ndarray]:
@@ -104,18 +119,23 @@ def model_panels(models: Sequence[str], columns: int) -> tuple[Figure, np.ndarra
         axes.yaxis.set_tick_params(labelleft=True)
     for axes in panels[: len(models)].flat:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in panels[len(models) - 1]:
-        axes.set_xlabel(DEPTH)
     for axes in panels[len(models) :].flat:
         axes.set_title("all models")
         axes.set_xlabel(RELATIVE)
     return figure, panels[: len(models)], panels[len(models) :].ravel()
 
 
+def label_depth(panels: Iterable[Axes]) -> None:
+    """What depth counts, below the last panel of a column that is not a note."""
+    for axes in [axes for axes in panels if axes.axison][-1:]:
+        axes.set_xlabel(DEPTH)
+
+
 def curve(axes: Axes, rows: pd.DataFrame, color: object, x: str = "depth", **line: object) -> None:
     """A curve over depth with its band; tap "norm", off the residual stream, as an open marker."""
     stream, norm = rows[rows["layer"] != NORM], rows[rows["layer"] == NORM]
-    axes.plot(stream[x], stream["value"], color=color, **{"marker": "o", **line})
+    line = {**SOLID, **line}
+    axes.plot(stream[x], stream["value"], color=color, **line)
     axes.fill_between(
         stream[x],
         stream["low"],
@@ -124,7 +144,7 @@ def curve(axes: Axes, rows: pd.DataFrame, color: object, x: str = "depth", **lin
         alpha=BAND,
         linewidth=0,
     )
-    points(axes, norm[x], norm, color, markerfacecolor="white")
+    points(axes, norm[x], norm, color, fmt=line["marker"], markerfacecolor="white")
 
 
 def curves_together(
@@ -183,19 +203,26 @@ def note(axes: Axes, text: str) -> None:
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """The one legend of a figure, above its panels."""
-    longest = max((len(handle.get_label()) for handle in handles), default=0)
-    entry = (
-        longest * LETTER * matplotlib.rcParams["font.size"]
-        + 5 * matplotlib.rcParams["legend.fontsize"]
-    )
-    columns = max(1, min(len(handles), int(WIDTH * 72 / entry)))
+    """The one legend of a figure, above its panels; none without handles."""
+    if not handles:
+        return
+    letters = np.array([len(handle.get_label()) for handle in handles])
+    widths = (LETTER * letters + 5) * matplotlib.rcParams["legend.fontsize"]  # points
+    page_width = WIDTH * 72
+    one_row = widths.sum() <= page_width
+    columns = len(handles) if one_row else max(1, int(page_width / widths.max()))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 
 def model_handles(palette: Mapping[str, object]) -> list[Artist]:
     """Legend entries of the models."""
     return [Line2D([], [], color=c, marker="o", label=model) for model, c in palette.items()]
+
+
+def feature_handles(table: pd.DataFrame) -> list[Artist]:
+    """Legend entries of the features that a table holds."""
+    there = set(table["feature"])
+    return [line_handle(name, **line) for name, line in FEATURES.items() if name in there]
 
 
 def line_handle(label: str, **line: object) -> Artist:
@@ -218,12 +245,25 @@ def caption(figure: Figure, *sentences: str) -> None:
 
 def images(results: Mapping[str, Mapping[str, xr.Dataset]], metric: str, kind: str = "") -> str:
     """How many images the results of a metric are over."""
-    found = {
-        model: metrics[metric].sizes["image"]
-        for model, metrics in results.items()
-        if metric in metrics and "image" in metrics[metric].sizes
-    }
     name = f"{kind} images".strip()
-    if len(set(found.values())) == 1:
-        return f"n = {next(iter(found.values())):,} {name}."
-    return "".join(f"{model}: n = {count:,} {name}. " for model, count in found.items()).strip()
+    return by_model(
+        {
+            model: f"n = {metrics[metric].sizes['image']:,} {name}"
+            for model, metrics in results.items()
+            if metric in metrics and "image" in metrics[metric].sizes
+        },
+        results,
+    )
+
+
+def by_model(said: Mapping[str, str], models: Iterable[str]) -> str:
+    """What is said of models, once where it is the same of all.
+
+    >>> by_model({"s": "n = 9 images", "b": "n = 9 images"}, ["s", "b"])
+    'n = 9 images.'
+    >>> by_model({"s": "n = 9 images"}, ["s", "b"])
+    's: n = 9 images.'
+    """
+    if len(set(said.values())) == 1 and said.keys() == set(models):
+        return f"{next(iter(said.values()))}."
+    return " ".join(f"{model}: {words}." for model, words in said.items())

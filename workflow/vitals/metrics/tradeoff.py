@@ -45,7 +45,7 @@ def compute(dataset: xr.Dataset, *, margin: float = 0.0) -> xr.Dataset:
     sign, linear between taps; `onset` the first ℓ where ΔA > 0 and ΔI < −`margin` at both ℓ and
     ℓ + 1, with Δx(ℓ) = x(ℓ) − x(ℓ−1) of the curves unscaled; `knee` the tap whose point (Î, Â) is
     farthest from the straight line between the first and the last. `{name}_relative` divides by the
-    largest depth of the taps used: all where every curve is defined, without "norm".
+    largest depth of the taps used: all where every curve is defined.
 
     dataset: of scrambling, `r2_all` and `r2_self` (layer, or (null, layer), of which "none" is
     taken); of probes, `accuracy` (layer[, feature]); and, for an interval, their `_draws`
@@ -64,7 +64,7 @@ def compute(dataset: xr.Dataset, *, margin: float = 0.0) -> xr.Dataset:
     for name in set(INFORMATION) - set(present):
         mark_absent(result, name, absences(dataset).get(name, f"the dataset lacks {name}"))
 
-    taps = axes.stream_taps(_measured(dataset))
+    taps = _measured(dataset)
     with_draws = all(f"{name}_draws" in taps for name in [*present, "accuracy"])
     if not with_draws:
         mark_absent(result, "interval", "the information or the accuracy has no draws")

@@ -52,10 +52,7 @@ class Anatomy:
 
 def anatomy(model: nn.Module) -> Anatomy:
     """The anatomy of a timm VisionTransformer; VitalsError for a model of another kind."""
-    if type(model) is not VisionTransformer:
-        raise VitalsError(
-            f"a {type(model).__name__} is not supported: expected timm's VisionTransformer"
-        )
+    check_kind(model)
     rows, columns = model.patch_embed.grid_size
     prefix, kinds = _prefix(model)
     return Anatomy(
@@ -71,10 +68,23 @@ def anatomy(model: nn.Module) -> Anatomy:
     )
 
 
+def check_kind(model: nn.Module) -> None:
+    """Raise VitalsError for a model that is no timm VisionTransformer with an attention a block."""
+    if type(model) is not VisionTransformer:
+        raise VitalsError(
+            f"a {type(model).__name__} is not supported: expected timm's VisionTransformer"
+        )
+    other = [type(b).__name__ for b in model.blocks if not hasattr(b, "attn")]
+    if other:
+        raise VitalsError(
+            f"a VisionTransformer of {other[0]} is not supported: expected one attention a block"
+        )
+
+
 def input_shape(model: nn.Module) -> tuple[int, int, int]:
-    """Channels, rows and columns of the images that a model takes."""
+    """Channels, rows and columns of the images that a timm VisionTransformer takes."""
     rows, columns = model.patch_embed.img_size
-    return (model.patch_embed.proj.in_channels, rows, columns)
+    return (model.in_chans, rows, columns)
 
 
 def _prefix(model: VisionTransformer) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -86,7 +96,7 @@ def _prefix(model: VisionTransformer) -> tuple[torch.Tensor, tuple[str, ...]]:
             f"the model says it has {model.num_prefix_tokens} prefix tokens, its parameters give "
             f"{len(kinds)}"
         )
-    empty = model.patch_embed.proj.weight.new_zeros(0, model.embed_dim)
+    empty = next(model.parameters()).new_zeros(0, model.embed_dim)
     return torch.cat([empty, *(token for _, token in present)]).detach(), kinds
 
 

@@ -10,13 +10,15 @@ import vitals.models.torchvision_operators  # noqa: F401  (must come before timm
 # isort: split
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vitals.errors import VitalsError
-from vitals.models.anatomy import input_shape
+from vitals.errors import VitalsError, one_line
+from vitals.models.anatomy import check_kind, input_shape
 from vitals.models.registry import check_architecture
 from vitals.provenance import canonical, digest_of
+from vitals.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,38 @@ def create(
 
     Raises VitalsError for an unknown architecture, options that timm refuses, or another shape.
     """
-    return _created(architecture, {**options, "num_classes": classes}, shape)
+    try:
+        return _created(architecture, {**options, "num_classes": classes}, shape)
+    except RuntimeError as error:  # a tag that timm does not know
+        raise VitalsError(f"timm refuses {architecture}: {one_line(error)}") from error
 
 
 def load_weights(
-    architecture: str, options: dict[str, Any], file: str | None, shape: tuple[int, int, int]
+    architecture: str,
+    options: dict[str, Any],
+    classes: int,
+    file: str | None,
+    shape: tuple[int, int, int],
 ) -> nn.Module:
-    """A timm model with its published weights, or with those of a local file.
+    """A timm model with its published weights, or with those of a local file, for these classes.
 
     A file goes through timm's own mapping of parameter names for the architecture.
-    Raises VitalsError as `create` does, and for weights that cannot be had.
+    Raises VitalsError as `create` does, and for weights that cannot be had or are of another shape.
     """
-    overlay = {"file": file, "custom_load": False} if file else None
     if file and not Path(file).is_file():
         raise VitalsError(f"no weights at {file}")
+    # timm replaces the head of weights for another number of classes by a random one, unless told
+    # that theirs is the number asked for: then it says which shapes differ
+    overlay = {"num_classes": classes, **({"file": file, "custom_load": False} if file else {})}
+    loaded = {"num_classes": classes, "pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
-        return _created(
-            architecture, {**options, "pretrained": True, "pretrained_cfg_overlay": overlay}, shape
-        )
-    except (OSError, RuntimeError) as error:
+        return _created(architecture, {**options, **loaded}, shape)
+    except VitalsError:
+        raise
+    except Exception as error:  # of the hub's, the unpickler's or safetensors' own kinds
         raise VitalsError(
-            f"the weights of {architecture} could not be loaded from {file or 'its hub'}: {error}"
+            f"the weights of {architecture} could not be loaded from {file or 'its hub'} for "
+            f"{classes} classes: {one_line(error)}"
         ) from error
 
 
@@ -71,7 +84,10 @@ def _created(architecture: str, options: dict[str, Any], shape: tuple[int, int, 
     try:
         model = timm.create_model(architecture, **options)
     except (TypeError, AssertionError) as error:
-        raise VitalsError(f"timm refuses these options of {architecture}: {error}") from error
+        raise VitalsError(
+            f"timm refuses these options of {architecture}: {one_line(error)}"
+        ) from error
+    check_kind(model)
     if input_shape(model) != shape:
         raise VitalsError(
             f"{architecture} takes images of {input_shape(model)} (channels, rows, columns), "
@@ -102,15 +118,24 @@ def weights_digest(model: nn.Module) -> str:
 def save(model: nn.Module, about: dict[str, Any], weights: Path, report: Path) -> None:
     """Write the weights, and beside them what a reader needs to build the model again."""
     about = {**about, "weights_digest": weights_digest(model)}
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
-    report.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+    with whole_file(weights) as partial:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
+    with whole_file(report) as partial:
+        partial.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
 def load(weights: Path, report: Path) -> tuple[nn.Module, Transform, dict[str, Any]]:
-    """The model, its transform and its report, as `save` wrote them."""
+    """The model, its transform and its report, as `save` wrote them.
+
+    Raises VitalsError for weights that are not the ones that the report describes.
+    """
     about = json.loads(report.read_text())
     model = create(about["architecture"], about["options"], about["classes"], tuple(about["shape"]))
-    model.load_state_dict(load_file(weights))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise VitalsError(f"{weights} cannot be read: {one_line(error)}") from error
     if weights_digest(model) != about["weights_digest"]:
         raise VitalsError(f"{weights} does not hold the weights that {report} describes")
-    return model.eval(), Transform(**about["transform"]), about
+    kept = {name: tuple(values) for name, values in about["transform"].items()}
+    return model.eval(), Transform(**kept), about

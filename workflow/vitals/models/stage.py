@@ -37,7 +37,9 @@ def load(
     """
     listed = image_lists.read(images)
     file = None if spec["weights"] == "pretrained" else spec["weights"]
-    model = build.load_weights(spec["architecture"], spec["options"], file, listed.source.shape)
+    model = build.load_weights(
+        spec["architecture"], spec["options"], listed.classes, file, listed.source.shape
+    )
     return _save(model, spec, provenance, listed, weights, devices.choose(device), {})
 
 

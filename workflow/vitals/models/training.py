@@ -11,6 +11,8 @@ from vitals.data.images import FIT, TEST, ImageList
 from vitals.models.build import Transform
 from vitals.progress import progress
 
+IMAGES_PER_BLOCK = 256
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -42,7 +44,7 @@ def train(
     steps = -(-len(labels) // recipe.batch)
 
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate
+        _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, recipe.epochs * steps, pct_start=recipe.warmup
@@ -88,7 +90,10 @@ def accuracy(
     found = {}
     for split in (FIT, TEST):
         part = images.of_split(split)
-        pixels = transform(torch.from_numpy(part.pixels())).to(device)
-        predicted = torch.cat([model(block).argmax(dim=1) for block in pixels.split(1024)])
-        found[split] = float(np.mean(predicted.cpu().numpy() == part.labels()))
+        right = []
+        for start in range(0, len(part.table), IMAGES_PER_BLOCK):
+            block = part.rows(start, start + IMAGES_PER_BLOCK)
+            predicted = model(transform(torch.from_numpy(block.pixels()).to(device))).argmax(dim=1)
+            right.append(predicted.cpu().numpy() == block.labels())
+        found[split] = float(np.concatenate(right).mean())
     return found

@@ -1,0 +1,119 @@
+"""Results of two tiny models, as the real metrics compute them and as netCDF gives them back."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from datasets import layer_names, pooled_dataset, tokens_dataset
+from vitals.catalogue import METRICS
+from vitals.metrics import comparison, files, results
+
+IMAGES, PATCHES, CHANNELS, HEADS, CLASSES = 60, 9, 6, 2, 3
+QUICK = {"bootstrap_samples": 20}
+PARAMS = {
+    "scrambling": {**QUICK, "folds": 2, "penalties": (0.1,), "sweeps": 20},
+    "probes": {**QUICK, "folds": 2, "penalties": (1.0,)},
+    "tradeoff": {},
+}
+MODELS = {"small": 4, "deep": 6}  # blocks
+
+
+def tiers(blocks, prefix=("cls",)):
+    """The token tier and the pooled tier of a walk that gathers the class, tap by tap."""
+    generator = np.random.default_rng(blocks)
+    names = [*layer_names(blocks + 2), "norm"]
+    label = np.arange(IMAGES) % CLASSES
+    split = np.where(np.arange(IMAGES) < 2 * IMAGES // 3, "fit", "test")
+    size = len(prefix) + PATCHES
+
+    walk = generator.standard_normal((len(names), IMAGES, size, CHANNELS)).cumsum(axis=0)
+    signal = np.eye(CLASSES, CHANNELS)[label][:, None]  # (image, 1, channel)
+    tokens = walk + np.arange(len(names))[:, None, None, None] * signal
+    tokens[:2, :, : len(prefix)] = 1.0  # a learned token is the same for every image
+    weights = generator.uniform(size=(blocks, IMAGES, size, size))
+    attention = weights / weights.sum(axis=-1, keepdims=True)
+
+    described = {"label": label, "split": split, "names": names}
+    token_tier = tokens_dataset(tokens.astype(np.float32), prefix=prefix, **described)
+    token_tier["attention"] = ("block", "image", "query", "key"), attention
+    token_tier["position_embedding"] = ("token", "channel"), 0.5 * tokens[0, 0]
+
+    features = {"patch_mean": tokens[:, :, len(prefix) :].mean(axis=2)}
+    if prefix:
+        features = {"cls": tokens[:, :, 0], **features}
+    taps = [{name: feature[tap] for name, feature in features.items()} for tap in range(len(names))]
+    pooled = pooled_dataset(
+        taps,
+        **described,
+        head_weight=np.eye(CLASSES, CHANNELS),
+        head_bias=np.zeros(CLASSES),
+        norm_scale=np.ones(CHANNELS),
+        norm_shift=np.zeros(CHANNELS),
+    )
+    if prefix:
+        inflow = generator.uniform(0.5, 2.0, (blocks, IMAGES, HEADS))
+        pooled["attention_cls_inflow"] = ("block", "image", "head"), inflow
+    return token_tier, pooled
+
+
+def measured(blocks, prefix=("cls",)):
+    """The result of every metric, by name."""
+    available = dict(zip(("tokens", "pooled"), tiers(blocks, prefix), strict=True))
+    found = {}
+    for name, metric in METRICS.items():
+        if metric.tiers:
+            inputs = [available[tier] for tier in metric.tiers]
+        else:
+            inputs = [results.joined({part: found[part] for part in metric.results})]
+        arguments = dict(zip(("dataset", "pooled"), inputs, strict=False))
+        compute = import_module(f"vitals.metrics.{name}").compute
+        found[name] = compute(**arguments, **PARAMS.get(name, QUICK))
+    return found
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory):
+    """A function that writes a result and reads it back."""
+    folder = tmp_path_factory.mktemp("results")
+
+    def write_and_read(result):
+        path = folder / f"{len(list(folder.iterdir()))}.nc"
+        files.write(result, path, spec="{}", code="code")
+        return files.read(path)
+
+    return write_and_read
+
+
+@pytest.fixture(scope="session")
+def by_model(stored):
+    """Results by model, then metric."""
+    return {
+        model: {name: stored(result) for name, result in measured(blocks).items()}
+        for model, blocks in MODELS.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def without_cls(stored):
+    """Results by metric of a model that has no [CLS] token."""
+    return {name: stored(result) for name, result in measured(4, prefix=()).items()}
+
+
+@pytest.fixture(scope="session")
+def compared(stored):
+    """A function from results by model to differences by metric."""
+
+    def differences(models):
+        return {
+            metric: stored(
+                comparison.compute(
+                    {model: found[metric] for model, found in models.items()},
+                    metric=metric,
+                    bootstrap_samples=20,
+                )
+            )
+            for metric in comparison.HEADLINES
+        }
+
+    return differences

@@ -1,0 +1,275 @@
+"""Every figure: it draws what its table holds, says what is absent, and leaves nothing behind."""
+
+from importlib import import_module
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from vitals.catalogue import FIGURES
+from vitals.errors import VitalsError
+from vitals.figures import rows, style
+from vitals.metrics import comparison, summary
+from vitals.metrics.results import mark_absent
+
+pytestmark = pytest.mark.filterwarnings("error")
+EVERY = pytest.mark.parametrize("name", list(FIGURES))
+OF_MODELS = pytest.mark.parametrize(
+    "name", [name for name, figure in FIGURES.items() if not figure.compared]
+)
+
+
+def draw(name, results, **look):
+    return import_module(f"vitals.figures.{name}").draw(results, **look)
+
+
+def words(figure):
+    """All that is written in a figure, on one line."""
+    texts = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+    return " ".join(" ".join(texts).split())
+
+
+def visible(figure):
+    return [axes for axes in figure.axes if axes.axison]
+
+
+@pytest.fixture(scope="module")
+def differences(compared, by_model):
+    return compared(by_model)
+
+
+@pytest.fixture
+def results(name, by_model, differences):
+    return differences if FIGURES[name].compared else by_model
+
+
+@pytest.fixture(scope="module")
+def once():
+    return {}
+
+
+@pytest.fixture
+def drawn(name, results, once):
+    """The figure and table of all models, drawn once for the tests that only look."""
+    if name not in once:
+        once[name] = draw(name, results)
+    return once[name]
+
+
+@pytest.fixture(scope="module")
+def known(by_model, differences):
+    """The summary of all results."""
+    everything = {**by_model, "": differences}
+    whole = {(model, m): result for model, of in everything.items() for m, result in of.items()}
+    return summary.table(whole, study="digits")
+
+
+@EVERY
+def test_it_draws_a_figure_and_a_table(drawn):
+    figure, table = drawn
+    figure.draw_without_rendering()
+    assert isinstance(figure, Figure) and isinstance(table, pd.DataFrame)
+    assert list(table.columns) == rows.COLUMNS
+    assert (table.dtypes[summary.NUMBERS] == np.float64).all()
+    assert figure.get_figwidth() == style.WIDTH
+
+
+@EVERY
+def test_no_panel_is_empty(drawn):
+    figure, _ = drawn
+    assert all(axes.has_data() for axes in visible(figure))
+
+
+@EVERY
+def test_every_point_of_a_curve_is_in_the_table(name, drawn):
+    figure, table = drawn
+    values = table["value"].dropna().to_numpy()
+    curves = [
+        line.get_ydata()
+        for axes in visible(figure)
+        for line in axes.lines
+        if line.get_transform() == axes.transData and len(line.get_ydata()) > 2
+    ]
+    assert curves or name == "position"
+    for curve in curves:
+        drawn = np.asarray(curve, dtype=float)
+        nearest = np.abs(drawn[:, None] - values).min(axis=1)
+        assert np.nanmax(nearest) < 1e-12
+
+
+@EVERY
+def test_its_numbers_are_those_of_the_summary(drawn, known):
+    _, table = drawn
+    keys = ["model", "metric", "variable", "layer", "relative_depth", "feature", "value", "low"]
+    found = table[keys].merge(known[keys].drop_duplicates(), how="left", indicator=True)
+    derived = {"floor", "majority_accuracy", "r2_all, scaled", "accuracy, scaled"}
+    assert set(found[found["_merge"] == "left_only"]["variable"]) <= derived
+
+
+@EVERY
+def test_it_belongs_to_no_pyplot_and_changes_no_setting(name, results):
+    before = dict(matplotlib.rcParams)
+    draw(name, results)
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+@EVERY
+def test_text_grows_with_the_scale(name, results, drawn):
+    large, _ = draw(name, results, scale=1.4)
+    sizes = [figure.axes[0].title.get_fontsize() for figure in (drawn[0], large)]
+    assert sizes[1] == pytest.approx(1.4 * sizes[0])
+
+
+@OF_MODELS
+def test_one_model_is_enough(name, by_model):
+    figure, table = draw(name, {"small": by_model["small"]})
+    assert set(table["model"]) == {"small"}
+    assert all(axes.has_data() for axes in visible(figure))
+
+
+@OF_MODELS
+def test_without_intervals_the_values_are_drawn_alone(name, by_model):
+    ends = ("_low", "_high", "_draws")
+    bare = {
+        metric: result.drop_vars([v for v in result.data_vars if v.endswith(ends)])
+        for metric, result in by_model["small"].items()
+    }
+    figure, table = draw(name, {"small": bare})
+    figure.draw_without_rendering()
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert all(axes.has_data() for axes in visible(figure))
+
+
+@OF_MODELS
+def test_a_missing_result_is_a_note_and_the_rest_is_drawn(name, by_model):
+    metric = FIGURES[name].metrics[0]
+    lacking = {key: result for key, result in by_model["small"].items() if key != metric}
+    figure, table = draw(name, {"small": lacking, "deep": by_model["deep"]})
+    found = table[(table["model"] == "small") & (table["metric"] == metric)]
+    assert set(found["note"]) == {f"there is no result of {metric}"}
+    assert f"there is no result of {metric}" in words(figure)
+    assert all(axes.has_data() for axes in visible(figure))
+    assert table[(table["model"] == "deep") & (table["metric"] == metric)]["value"].notna().any()
+
+
+@OF_MODELS
+def test_what_is_absent_everywhere_leaves_its_reason_and_no_axes(name, by_model):
+    absent = xr.Dataset()
+    mark_absent(absent, "whole", "the model is of another kind")
+    results = {model: dict.fromkeys(FIGURES[name].metrics, absent) for model in by_model}
+    figure, table = draw(name, results)
+    figure.draw_without_rendering()
+    assert visible(figure) == []
+    assert "the model is of another kind" in words(figure)
+    assert table["value"].isna().all()
+
+
+@OF_MODELS
+def test_a_model_has_one_colour_in_every_figure(drawn, by_model):
+    figure, _ = drawn
+    expected = {to_hex(color) for color in style.colors(by_model, "colorblind").values()}
+    lines = [line for axes in visible(figure) for line in axes.lines]
+    assert expected <= {to_hex(line.get_color()) for line in lines}
+
+
+@OF_MODELS
+def test_a_model_without_cls_is_drawn_beside_one_that_has_it(name, by_model, without_cls):
+    figure, _ = draw(name, {"small": by_model["small"], "patches": without_cls})
+    assert all(axes.has_data() for axes in visible(figure))
+    if name == "attention":
+        assert "patches: no cls_inflow (the model has no [CLS] token)" in words(figure)
+
+
+def test_the_similarity_says_how_many_pieces_there_are_and_shades_three(by_model):
+    figure, table = draw("similarity", by_model)
+    pieces = rows.select(table, model="deep", variable="pieces")["value"].iloc[0]
+    assert f"BIC: {pieces:.0f} piece" in words(figure)
+    ends = table[table["variable"].isin(["cliff_end", "climb_start"])]
+    ends = ends[ends["model"] == "deep"]["value"].tolist()
+    shades = figure.axes[3].patches
+    assert [shade.get_x() for shade in shades] == [0, *ends]
+
+
+def test_too_few_taps_for_phases_leave_the_curve_and_the_reason(by_model):
+    phases = xr.Dataset()
+    mark_absent(phases, "phases", "three pieces need at least 5 taps, found 4")
+    figure, _ = draw("similarity", {"small": {**by_model["small"], "phases": phases}})
+    assert "three pieces need at least 5 taps, found 4" in words(figure)
+    assert len(visible(figure)) == 2
+
+
+def test_without_its_null_the_index_is_drawn_alone(by_model):
+    result = by_model["small"]["scrambling"].sel(null=["none"]).drop_vars("isi_excess")
+    mark_absent(result, "isi_excess", "not asked for")
+    figure, table = draw("scrambling", {"small": {"scrambling": result}})
+    assert set(rows.select(table, variable="isi")["feature"]) == {"none"}
+    assert "small: no isi_excess (not asked for)." in words(figure)
+
+
+def test_an_interval_without_end_leaves_the_axis_as_it_is(by_model):
+    result = by_model["small"]["collapse"].copy(deep=True)
+    result["nc1_quotient_high"][:] = np.inf
+    figure, _ = draw("collapse", {"small": {"collapse": result}})
+    assert figure.axes[0].get_ylim()[1] < 10 * result["nc1_quotient"].max()
+
+
+def test_a_regime_that_rules_collapse_is_said(by_model):
+    result = by_model["small"]["collapse"].assign_attrs(
+        regime_warning="at D = 9 and C = 10, beware"
+    )
+    figure, _ = draw("collapse", {"small": {"collapse": result}})
+    assert "at D = 9 and C = 10, beware." in words(figure)
+
+
+def test_the_crossing_is_given_in_layers_and_relative_to_depth(by_model):
+    figure, table = draw("tradeoff", by_model)
+    crossing, relative = (
+        rows.select(table, model="deep", variable=name, feature="r2_all,cls")["value"].iloc[0]
+        for name in ("crossing", "crossing_relative")
+    )
+    assert f"crossing at {crossing:.1f} layers ({relative:.2f})" in words(figure)
+
+
+def test_curves_that_do_not_cross_say_so(by_model):
+    tradeoff = by_model["small"]["tradeoff"].copy(deep=True)
+    tradeoff["crossing"][:] = np.nan
+    figure, _ = draw("tradeoff", {"small": {**by_model["small"], "tradeoff": tradeoff}})
+    assert "the normalised curves do not cross" in words(figure)
+
+
+def test_one_model_has_no_differences(compared, by_model):
+    figure, _ = draw("comparison", compared({"small": by_model["small"]}))
+    assert visible(figure) == []
+    assert "a difference needs two models, found small" in words(figure)
+
+
+def test_a_comparison_says_what_one_model_lacks(compared, by_model, without_cls):
+    models = {**by_model, "patches": without_cls}
+    figure, table = draw("comparison", compared(models))
+    assert "patches: no cls_inflow (the model has no [CLS] token)" in words(figure)
+    inflow = rows.select(table, variable="cls_inflow_difference_relative")
+    assert inflow[inflow["value"].notna()]["model"].unique().tolist() == ["small - deep"]
+
+
+def test_of_many_models_neighbours_are_compared(by_model, stored):
+    models = {f"vit{i}": by_model["small"]["similarity"] for i in range(5)}
+    found = comparison.compute(models, metric="similarity", bootstrap_samples=5)
+    _, table = draw("comparison", {"similarity": stored(found)})
+    pairs = [f"vit{i} - vit{i + 1}" for i in range(4)]
+    assert table[table["value"].notna()]["model"].unique().tolist() == pairs
+
+
+def test_more_models_than_colours_still_differ():
+    many = style.colors(map(str, range(14)), "colorblind")
+    assert len(set(many.values())) == 14
+
+
+def test_an_unknown_palette_is_refused(by_model):
+    with pytest.raises(VitalsError, match="palette 'no such'"):
+        draw("probes", by_model, palette="no such")

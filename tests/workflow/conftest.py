@@ -1,0 +1,65 @@
+"""Running the workflow as a user does: its command, a study file, a folder for results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+
+
+class Workflow:
+    """The workflow of this checkout, with its results in a folder of the test's own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, study, *arguments):
+        """Run snakemake on a study (a dict); the finished process, its output in one text."""
+        file = self.folder / "study.yaml"
+        file.write_text(yaml.safe_dump(study, sort_keys=False))
+        return subprocess.run(
+            [SNAKEMAKE, *arguments, "--directory", self.folder, "--configfile", file],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def jobs(self, study, *arguments):
+        """What a run would do: the number of jobs by rule."""
+        process = self.run(study, "--dry-run", *arguments)
+        assert process.returncode == 0, process.stdout
+        if "Nothing to be done" in process.stdout:
+            return {}
+        table = process.stdout.split("Job stats:\n")[1].split("\n\n")[0].splitlines()[2:]
+        counts = {rule: int(count) for rule, count in (line.split() for line in table)}
+        return {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
+
+
+def quick_study():
+    """The settings of studies/quick.yaml, a copy to change."""
+    return yaml.safe_load((REPOSITORY / "studies" / "quick.yaml").read_text())
+
+
+@pytest.fixture
+def study():
+    return quick_study()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The quick study, run once from nothing to its last figure."""
+    workflow = Workflow(tmp_path_factory.mktemp("finished"))
+    workflow.first = workflow.run(quick_study())
+    return workflow
+
+
+@pytest.fixture
+def untouched(tmp_path):
+    """A folder in which nothing has run yet."""
+    return Workflow(tmp_path)

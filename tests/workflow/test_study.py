@@ -1,0 +1,108 @@
+"""A study runs from images to figures with one command, and reruns what a change made stale."""
+
+import pandas as pd
+import pytest
+import xarray as xr
+
+import vitals
+from vitals.catalogue import FIGURES, METRICS
+
+pytestmark = pytest.mark.xdist_group("finished")  # one worker runs the study, once
+
+MODELS = ("vit_depth3", "vit_depth4")
+SHARDS = ("0", "1")
+
+
+@pytest.fixture
+def results(finished):
+    return finished.folder / "artifacts" / "quick"
+
+
+def test_one_command_makes_every_result(finished, results):
+    assert finished.first.returncode == 0, finished.first.stdout
+    for model in MODELS:
+        for shard in SHARDS:
+            assert (results / model / "activations" / f"{shard}.zarr" / "zarr.json").is_file()
+        for metric in METRICS:
+            assert (results / model / "metrics" / f"{metric}.nc").is_file()
+    for figure in FIGURES:
+        for suffix in ("svg", "png", "pdf", "csv"):
+            assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
+
+
+def test_each_stage_says_in_one_line_what_it_made(finished, results):
+    said = [line for line in finished.first.stdout.splitlines() if line.startswith("vitals ")]
+    stages = [line.split(":")[0] for line in said]
+    assert stages.count("vitals train") == 2
+    assert stages.count("vitals extract") == 4
+    assert stages.count("vitals metric") == 2 * len(METRICS)
+    assert (results / "vit_depth3" / "logs" / "train.log").read_text().startswith("vitals train: ")
+
+
+def test_a_second_run_has_nothing_to_do(finished, study):
+    assert finished.jobs(study) == {}
+
+
+def test_the_summary_holds_every_metric_of_every_model(results):
+    table = pd.read_csv(results / "summary.csv")
+    assert set(table["study"]) == {"quick"}
+    for model in MODELS:
+        assert set(table.loc[table["model"] == model, "metric"]) == set(METRICS)
+    assert {"vit_depth4 - vit_depth3", "vit_depth3 - vit_depth4"} & set(table["model"])
+    estimates = table.dropna(subset=["value", "low", "high"])
+    assert len(estimates) > 500
+
+
+def test_the_stored_activations_open_by_model(results):
+    tokens = vitals.open_tokens(results / "vit_depth4")
+    assert dict(tokens.sizes) == {**tokens.sizes, "layer": 7, "image": 400, "token": 17}
+    assert vitals.open_pooled(results / "vit_depth4")["pooled"].dims == (
+        "layer",
+        "image",
+        "feature",
+        "channel",
+    )
+
+
+def test_results_know_their_settings_and_code(results):
+    with xr.open_dataset(results / "vit_depth4" / "metrics" / "probes.nc") as probes:
+        assert '"penalties":[0.01,1.0]' in probes.attrs["spec"]
+        assert len(probes.attrs["code"]) == 16
+
+
+def test_a_default_written_out_changes_nothing(finished, study):
+    study["activations"]["storage"] = "float16"
+    study["metrics"]["attention"] = {"damping": 0.85}
+    assert finished.jobs(study) == {}
+
+
+def test_another_probe_grid_reruns_probes_and_what_reads_them(finished, study):
+    study["metrics"]["probes"]["penalties"] = [1.0]
+    assert finished.jobs(study) == {
+        "measure_probes": 2,
+        "measure_tradeoff": 2,
+        "compare": 2,
+        "draw": 3,  # probes, trade-off, comparison
+        "summary": 1,
+    }
+
+
+def test_another_recipe_of_one_model_reruns_its_chain_and_the_comparisons(finished, study):
+    study["models"]["vit_depth3"]["training"] = {"epochs": 5}
+    jobs = finished.jobs(study)
+    assert jobs["train"] == 1
+    assert jobs["extract"] == len(SHARDS)
+    assert all(jobs[f"measure_{metric}"] == 1 for metric in METRICS)
+    assert jobs["compare"] == len(METRICS)
+    assert "images" not in jobs
+
+
+def test_another_style_redraws_figures_alone(finished, study):
+    study["figures"] = {"scale": 1.5}
+    assert finished.jobs(study) == {"draw": len(FIGURES)}
+
+
+def test_a_metric_can_be_asked_for_by_name(finished, study):
+    study["metrics"]["similarity"] = {"outlier_mads": 4}
+    assert finished.jobs(study, "similarity")["measure_similarity"] == 2
+    assert "measure_probes" not in finished.jobs(study, "similarity")
