@@ -12,7 +12,7 @@ SETTINGS = {
     "token_images": None,
     "gallery_images": 3,
     "storage": "float32",
-    "batch": 7,
+    "batch": 17,
 }
 
 

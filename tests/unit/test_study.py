@@ -1,0 +1,270 @@
+"""A study's settings: completed, cut to what each stage reads, and refused where they are wrong."""
+
+import inspect
+import json
+import re
+from copy import deepcopy
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vitals.catalogue import METRICS
+from vitals.errors import VitalsError
+from vitals.study import Study
+
+REPOSITORY = Path(__file__).parents[2]
+SCHEMA_FILE = REPOSITORY / "workflow" / "schemas" / "study.yaml"
+SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text())
+STUDIES = [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "studies").glob("*.yaml"))]
+SMALL = {
+    "study": "small",
+    "images": {"dataset": "digits"},
+    "models": {"vit": {"architecture": "vit_tiny_patch16_224", "options": {"depth": 2}}},
+}
+STAGES = [
+    *(("images", None), ("train", "vit"), ("load", "vit"), ("extract", None), ("summary", None)),
+    *(("figure", "similarity"), ("compare", "similarity")),
+    *(("metric", name) for name in METRICS),
+]
+
+
+def study_of(settings=SMALL):
+    return Study(settings, SCHEMA_FILE)
+
+
+def changed(keys, value, settings=SMALL):
+    """A copy of the settings with one key, "a.b.c", set."""
+    settings = deepcopy(settings)
+    *path, last = keys.split(".")
+    place = settings
+    for key in path:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return settings
+
+
+def properties(schema, path=""):
+    """Every property of a schema by its path."""
+    for name, part in schema.get("properties", {}).items():
+        part = {**SCHEMA["$defs"].get(part.get("$ref", "").rpartition("/")[2], {}), **part}
+        yield f"{path}{name}", part
+        yield from properties(part, f"{path}{name}.")
+        if isinstance(part.get("additionalProperties"), dict):
+            yield from properties(part["additionalProperties"], f"{path}{name}.*.")
+
+
+PROPERTIES = dict(properties(SCHEMA))
+
+
+def test_the_defaults_are_filled_in_and_the_settings_given_left_alone():
+    given = deepcopy(SMALL)
+    settings = study_of(given).settings
+    assert given == SMALL
+    assert settings["images"] == {"dataset": "digits", "test_share": 0.3, "seed": 0, "limit": None}
+    assert settings["models"]["vit"]["weights"] == "trained"
+    assert settings["training"]["epochs"] == 30
+    assert settings["metrics"].keys() == METRICS.keys()
+    assert settings["bootstrap"] == {"samples": 1000, "seed": 0}
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_the_studies_of_the_repository_are_valid(file):
+    study = study_of(yaml.safe_load(file.read_text()))
+    assert study.models
+
+
+def test_every_property_is_described_and_its_default_allowed():
+    assert len(PROPERTIES) > 60
+    for path, schema in PROPERTIES.items():
+        assert schema.get("description"), path
+        required = path in ("study", "images", "images.dataset", "models", "models.*.architecture")
+        option = path.startswith(("models.*.options.", "models.*.training."))
+        assert ("default" in schema) == (not required and not option), path
+
+
+def test_a_default_written_out_changes_no_spec():
+    settings = SMALL
+    for path, schema in PROPERTIES.items():
+        if "default" in schema and schema["default"] != {} and "*" not in path:
+            settings = changed(path, schema["default"], settings)
+    plain, written = study_of(), study_of(settings)
+    for stage, name in STAGES:
+        assert written.spec(stage, name) == plain.spec(stage, name)
+
+
+READERS = {
+    "images.seed": {"images"},
+    "images.limit": {"images"},
+    "training.epochs": {"train"},
+    "models.vit.options.num_heads": {"train", "load"},
+    "models.vit.training.epochs": {"train"},
+    "activations.storage": {"extract"},
+    "activations.batch": {"extract"},
+    "metrics.probes.folds": {"metric probes"},
+    "metrics.tradeoff.margin": {"metric tradeoff"},
+    "compare.positions": {"compare similarity"},
+    "figures.scale": {"figure similarity"},
+    "study": {"summary"},
+    "bootstrap.samples": {
+        "compare similarity",
+        *(f"metric {name}" for name in METRICS if name != "tradeoff"),
+    },
+}
+VALUES = {
+    "activations.storage": "float32",
+    "study": "other",
+    "images.limit": 200,
+    "bootstrap.samples": 300,
+}
+
+
+@pytest.mark.parametrize("key", READERS)
+def test_a_setting_is_in_the_spec_of_just_the_stages_that_read_it(key):
+    plain, other = (
+        study_of(),
+        study_of(changed(key, VALUES.get(key, 3))),
+    )
+    differ = {
+        " ".join(filter(None, (stage, name if stage in ("metric", "compare", "figure") else "")))
+        for stage, name in STAGES
+        if plain.spec(stage, name) != other.spec(stage, name)
+    }
+    assert differ == READERS[key]
+
+
+def test_a_models_own_training_goes_before_that_of_the_study():
+    study = study_of(changed("models.vit.training", {"epochs": 7}))
+    recipe = json.loads(study.spec("train", "vit"))["training"]
+    assert recipe["epochs"] == 7
+    assert recipe["batch"] == 32
+
+
+def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
+    file = tmp_path / "own.safetensors"
+    file.touch()
+    settings = deepcopy(SMALL)
+    for name, weights in (("timm", "pretrained"), ("own", str(file))):
+        settings["models"][name] = {**SMALL["models"]["vit"], "weights": weights}
+    study = study_of(settings)
+    assert study.trained == ["vit"]
+    assert study.loaded == ["timm", "own"]
+    assert [study.weights_file(m) for m in study.models] == [[], [], [str(file)]]
+    assert json.loads(study.spec("load", "own"))["weights"] == str(file)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1797, 1), (1796, 2), (600, 3), (1, 1797)])
+def test_shards_cover_the_images(size, count):
+    study = study_of(changed("activations.shard_images", size))
+    assert study.shards == range(count)
+    limited = study_of(changed("images.limit", 100, study.settings))
+    assert len(limited.shards) == -(-100 // size)
+
+
+WRONG = [
+    ("image", {}, "unknown key 'image': did you mean 'images'"),
+    ("images.limits", 5, "unknown key in images 'limits': did you mean 'limit'"),
+    ("models.vit.option", {}, "unknown key in models.vit 'option': did you mean 'options'"),
+    ("models.vit.options.dept", 2, "unknown key in models.vit.options 'dept': did you mean 'dep"),
+    ("metrics.simlarity", {}, "unknown key in metrics 'simlarity': did you mean 'similarity'"),
+    ("metrics.probes.fold", 5, "unknown key in metrics.probes 'fold': did you mean 'folds'"),
+    ("metrics.position.x", 5, "unknown key in metrics.position 'x'"),
+    ("training.epoch", 3, "unknown key in training 'epoch': did you mean 'epochs'"),
+    ("images.7", 1, "unknown key in images '7'"),
+    ("models.vit.architecture", "vit_tinny_patch16_224", "models.vit.architecture: unknown arch"),
+    ("models.vit.architecture", "vit_tinny_patch16_224", "did you mean 'vit_tiny_patch16_224'"),
+    ("images.dataset", "digit", "images.dataset: 'digit': did you mean 'digits'"),
+    ("activations.storage", "float8", "activations.storage: 'float8': did you mean 'float"),
+    ("models.vit.options.global_pool", "max", "global_pool: 'max': .*known: avg, token"),
+    ("models.vit.options.depth", 0, "models.vit.options.depth = 0: .*minimum of 1"),
+    ("models.vit.options.qk_norm", "yes", "models.vit.options.qk_norm = 'yes': .*'boolean'"),
+    ("models.vit.options", {"embed_dim": 48, "num_heads": 5}, "embed_dim = 48 .* num_heads = 5"),
+    ("models.vit.options", {"img_size": 8, "patch_size": 3}, "img_size = 8 .* patch_size = 3"),
+    ("models.vit.weights", "nowhere.pth", "models.vit.weights = 'nowhere.pth': .*path of a file"),
+    ("models.vit.weights", 3, "models.vit.weights = 3"),
+    ("models.vit", None, "models.vit = None"),
+    ("models", {}, "models = {}"),
+    ("models.a-b", {"architecture": "vit_tiny_patch16_224"}, "models = 'a-b'.*letters, digits"),
+    ("study", "a/b", "study = 'a/b'"),
+    ("study", 2024, "study = 2024"),
+    ("images.test_share", 1, "images.test_share = 1: .*more than 0 and less than 1"),
+    ("images.test_share", 0.001, "images.test_share = 0.001 leaves class 0 .*split 'test'"),
+    ("images.limit", 12, "leaves class"),
+    ("images.seed", -1, "images.seed = -1"),
+    ("training.epochs", 30.0, "training.epochs = 30.0: .*'integer'"),
+    ("training.epochs", True, "training.epochs = True"),
+    ("training.learning_rate", float("inf"), "training.learning_rate = inf"),
+    ("training.weight_decay", float("nan"), "training.weight_decay = nan"),
+    ("metrics.probes.penalties", [1, -1], r"metrics.probes.penalties.1 = -1"),
+    ("metrics.scrambling.nulls", ["noise_matched"], "metrics.scrambling.nulls"),
+    ("bootstrap.samples", 10, "bootstrap.samples = 10: .*integer from 100"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG)
+def test_a_wrong_setting_is_one_line_that_names_it(key, value, message):
+    settings = changed(key, value)
+    if key == "images.7":
+        settings["images"] = {**SMALL["images"], 7: 1}
+    with pytest.raises(VitalsError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+        study_of(settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("study", "the study lacks 'study'"),
+        ("images", "the study lacks 'images'"),
+        ("images.dataset", "images lacks 'dataset'"),
+        ("models.vit.architecture", "models.vit lacks 'architecture'"),
+    ],
+)
+def test_a_setting_that_has_to_be_given_is_named(key, message):
+    settings = deepcopy(SMALL)
+    *path, last = key.split(".")
+    place = settings
+    for name in path:
+        place = place[name]
+    del place[last]
+    with pytest.raises(VitalsError, match=re.escape(message)):
+        study_of(settings)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_a_metric_is_given_is_what_it_takes_and_by_the_same_defaults(metric):
+    taken = inspect.signature(import_module(f"vitals.metrics.{metric}").compute).parameters
+    given = json.loads(study_of().spec("metric", metric))
+    assert given.keys() <= taken.keys()
+    for name, value in given.items():
+        default = taken[name].default
+        assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_what_the_other_stages_are_given_is_what_they_take():
+    from vitals.activations.extract import Settings
+    from vitals.data import images
+    from vitals.metrics import comparison, summary
+    from vitals.models.training import Recipe
+
+    study = study_of()
+    for stage, name, takes in (
+        ("images", None, inspect.signature(images.build).parameters),
+        ("extract", None, [field.name for field in fields(Settings)]),
+        ("compare", "similarity", list(inspect.signature(comparison.compute).parameters)[1:]),
+        ("summary", None, list(inspect.signature(summary.table).parameters)[1:]),
+    ):
+        assert set(json.loads(study.spec(stage, name))) == set(takes), stage
+    recipe = {field.name for field in fields(Recipe)}
+    assert json.loads(study.spec("train", "vit"))["training"].keys() == recipe
+    assert SCHEMA["properties"]["models"]["additionalProperties"]["properties"]["training"][
+        "properties"
+    ].keys() == recipe  # fmt: skip
+
+
+def test_each_stage_has_the_digest_of_its_code():
+    study = study_of()
+    digests = {(stage, name): study.code(stage, name) for stage, name in STAGES}
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests.values())
+    assert digests["metric", "similarity"] != digests["metric", "probes"]
