@@ -1,6 +1,5 @@
 """Figures, each as vector and bitmap with the table of what it shows."""
 
-
 # a figure of differences reads comparisons, any other the results of each model
 DRAWN_FROM = {
     True: f"{ROOT}/compare/{{metric}}.nc",

@@ -1,8 +1,5 @@
 """Figures on disk: vector, bitmap and table of one stem, the same bytes for the same figure."""
 
-import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vitals.provenance import canonical
+from vitals.whole import whole_file
 
 RESOLUTION = 200  # dots per inch of the bitmap
 # Names inside an SVG by this salt, and not at random; letters of a PDF that an editor can change.
@@ -31,17 +29,7 @@ def write(figure: Figure, table: pd.DataFrame, path: Path, spec: str, code: str)
         "pdf": {"Subject": origin, "CreationDate": None},
     }
     for kind, said in metadata.items():
-        save = partial(figure.savefig, format=kind, metadata=said, dpi=RESOLUTION)
-        with matplotlib.rc_context(SETTINGS):
-            _whole(path.with_suffix(f".{kind}"), save)
-    _whole(path.with_suffix(".csv"), partial(table.to_csv, index=False, lineterminator="\n"))
-
-
-def _whole(path: Path, save: Callable[[Path], object]) -> None:
-    """Save beside the place, then rename."""
-    unfinished = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        save(unfinished)
-        unfinished.rename(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        with matplotlib.rc_context(SETTINGS), whole_file(path.with_suffix(f".{kind}")) as partial:
+            figure.savefig(partial, format=kind, metadata=said, dpi=RESOLUTION)
+    with whole_file(path.with_suffix(".csv")) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
