@@ -139,7 +139,7 @@ def test_a_models_own_training_goes_before_that_of_the_study():
     study = study_of(changed("models.vit.training", {"epochs": 7}))
     recipe = json.loads(study.spec("train", "vit"))["training"]
     assert recipe["epochs"] == 7
-    assert recipe["batch"] == 32
+    assert recipe["batch"] == 64
 
 
 def test_models_are_trained_or_loaded_by_their_weights(tmp_path):

@@ -7,8 +7,6 @@ import xarray as xr
 import vitals
 from vitals.catalogue import FIGURES, METRICS
 
-pytestmark = pytest.mark.xdist_group("finished")  # one worker runs the study, once
-
 MODELS = ("vit_depth3", "vit_depth4")
 SHARDS = ("0", "1")
 
