@@ -11,7 +11,7 @@ from vitals.figures import rows, style
 
 VARIABLES = {
     "similarity": ("cosine", "centered_cosine"),
-    "phases": ("cliff_end", "climb_start", "pieces", "pieces_share", "fit"),
+    "phases": ("cliff_end", "climb_start", "slope_climb", "pieces", "pieces_share", "fit"),
 }
 LABELS = {"cosine": "cosine", "centered_cosine": "centred cosine"}
 FIT = {"color": style.INK, "linestyle": (0, (4, 2)), "linewidth": 0.7}
@@ -50,7 +50,8 @@ def draw(
             figure,
             style.images(results, "similarity"),
             style.INTERVALS,
-            "Bars at the foot: those of the two ends of the plateau.",
+            "Bars at the foot: those of the two ends of the plateau. Shades name the three pieces "
+            "of the fit by their place; above, the slope of the third, per layer.",
             style.OPEN_MARKERS,
             *rows.missing(table, ["cliff_end"]),
         )
@@ -83,7 +84,7 @@ def _make_room(axes: Axes) -> None:
 
 
 def _draw_phases(axes: Axes, table: pd.DataFrame) -> None:
-    """The three phases shaded, the fit, and how many pieces the curve supports."""
+    """The three phases shaded, the fit, the last slope, and how many pieces the curve supports."""
     ends = [rows.select(table, variable=name) for name in ("cliff_end", "climb_start")]
     if rows.why_absent(ends[0]):
         return
@@ -98,14 +99,17 @@ def _draw_phases(axes: Axes, table: pd.DataFrame) -> None:
         bounds = end[["low", "high"]].to_numpy()[0]
         axes.plot(bounds, [height] * 2, "|-", color=style.INK, transform=foot, markersize=3)
         axes.plot(end["value"], [height], "|", color=style.INK, transform=foot, markersize=5)
-    axes.set_title(_support(table), loc="right")
+    axes.set_title(f"{_climb(table)}, {_support(table)}", loc="right")
+
+
+def _climb(table: pd.DataFrame) -> str:
+    slope = rows.select(table, variable="slope_climb")["value"].iloc[0]
+    return f"climb {slope:+.4f}".replace("-", "−")
 
 
 def _support(table: pd.DataFrame) -> str:
-    pieces = rows.select(table, variable="pieces")["value"]
-    if not len(pieces):
-        return ""
-    count = f"{pieces.iloc[0]:.0f}"
+    """How many pieces the curve supports by BIC, and in what share of resamples."""
+    count = f"{rows.select(table, variable='pieces')['value'].iloc[0]:.0f}"
     share = rows.select(table, variable="pieces_share", feature=count)["value"]
-    sure = f" ({share.iloc[0]:.0%} of draws)" if len(share) else ""
+    sure = f" ({share.iloc[0]:.0%})" if len(share) else ""
     return f"BIC: {count} piece{'s' if count != '1' else ''}{sure}"
