@@ -20,6 +20,10 @@ REFUSALS = {
         "models.vit_depth3.architecture: unknown architecture 'vit_tinny_patch16_224': "
         "did you mean 'vit_tiny_patch16_224'?",
     ),
+    "a model of another kind": (
+        lambda study: study["models"]["vit_depth3"].update(architecture="resnet18"),
+        "models.vit_depth3.architecture: architecture 'resnet18' is not supported",
+    ),
     "an unknown dataset": (
         lambda study: study["images"].update(dataset="digit"),
         "'digit': did you mean 'digits'?",

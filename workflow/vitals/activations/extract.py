@@ -15,7 +15,7 @@ from vitals.data.images import FIT, TEST, ImageList
 from vitals.errors import VitalsError
 from vitals.models.anatomy import Anatomy, anatomy
 from vitals.models.build import Transform
-from vitals.progress import progress
+from vitals.progress import announce, progress
 
 CLS, PATCH_MEAN = "cls", "patch_mean"
 TOKEN_STATES, TOKEN_ATTENTION = f"{TOKENS}/tokens", f"{TOKENS}/attention"
@@ -113,6 +113,7 @@ class _Sink:
         """Pass the images batch by batch, and describe what was written."""
         roles = self.roles.to(device)
         pixels = torch.from_numpy(self.images.pixels())
+        announce(f"extract {name}: {len(pixels)} images, {len(self.body.layers)} taps, on {device}")
         total = torch.zeros((), dtype=torch.float64)
         for start in progress(range(0, len(pixels), self.settings.batch), f"extract {name}"):
             batch = slice(start, min(start + self.settings.batch, len(pixels)))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vitals.data.images import FIT, TEST, ImageList
 from vitals.models.build import Transform
-from vitals.progress import progress
+from vitals.progress import announce, progress
 
 IMAGES_PER_BLOCK = 256
 
@@ -42,6 +42,9 @@ def train(
     pixels = transform(torch.from_numpy(fit.pixels())).to(device)
     labels = torch.tensor(fit.labels(), device=device)
     steps = -(-len(labels) // recipe.batch)
+    announce(
+        f"training: {recipe.epochs} epochs of {steps} steps, {len(labels)} images, on {device}"
+    )
 
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, fused=True
