@@ -22,13 +22,13 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/snakefmt --check --line-length 100 Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/snakefmt --line-length 100 Snakefile workflow/rules
+	$(BIN)/snakefmt Snakefile workflow/rules
 
 # The library is installed as a link to this checkout, so an edit is seen at once.
 $(READY): envs/lock.txt pyproject.toml
