@@ -32,7 +32,7 @@ class Metric:
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules that this metric's stage runs."""
-        source = "vitals.activations.reader" if self.tiers else "vitals.metrics.results"
+        source = "vitals.metrics.inputs" if self.tiers else "vitals.metrics.results"
         return (f"vitals.metrics.{self.name}", "vitals.metrics.files", source)
 
 

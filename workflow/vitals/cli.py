@@ -8,13 +8,16 @@ it made, and with one line that says what is wrong where an input is.
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from vitals.catalogue import FIGURES, METRICS, POOLED
+from vitals.catalogue import FIGURES, METRICS
 from vitals.errors import VitalsError, unknown
 from vitals.whole import whole_file
+
+Entry = TypeVar("Entry")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,57 +128,42 @@ def _extract(options: argparse.Namespace) -> str:
 def _metric(options: argparse.Namespace) -> str:
     from vitals.metrics import files, results
 
-    if options.name not in METRICS:
-        raise unknown("metric", options.name, METRICS)
+    metric = _known("metric", options.name, METRICS)
+    if metric.tiers and not options.activations:
+        raise VitalsError(f"{options.name} reads activations: give its shards as --activations")
     compute = import_module(f"vitals.metrics.{options.name}").compute
-    found = compute(**_metric_inputs(options), **options.spec)
+    if metric.tiers:
+        from vitals.metrics import inputs
+
+        found = compute(**inputs.of_activations(options.activations, metric.tiers), **options.spec)
+    else:
+        found = compute(results.joined(files.read_by_metric(options.results)), **options.spec)
     files.write(found, options.output, _spec(options), options.code)
     absent = "".join(f"; {name} absent: {why}" for name, why in results.absences(found).items())
     return f"{options.name} in {options.output}{absent}"
 
 
-def _metric_inputs(options: argparse.Namespace) -> dict[str, Any]:
-    """What `compute` takes: the first tier as its dataset, the pooled one beside it by name."""
-    from vitals.activations import reader
-    from vitals.metrics import files, results
-
-    tiers = METRICS[options.name].tiers
-    if not tiers:
-        parts = {path.stem: files.read(path) for path in options.results}
-        return {"dataset": results.joined(parts)}
-    if not options.activations:
-        raise VitalsError(f"{options.name} reads activations: give its shards as --activations")
-    opened = [
-        (reader.open_pooled if tier == POOLED else reader.open_tokens)(options.activations)
-        for tier in tiers
-    ]
-    return dict(zip(("dataset", "pooled"), opened, strict=False))
-
-
 def _compare(options: argparse.Namespace) -> str:
     from vitals.metrics import comparison, files
 
-    if options.name not in METRICS:
-        raise unknown("metric", options.name, METRICS)
-    results = {_model_of(path): files.read(path) for path in options.results}
+    _known("metric", options.name, METRICS)
+    read = files.read_by_model(options.results)
+    results = {
+        model: _known(f"result of {model}", options.name, found) for model, found in read.items()
+    }
     found = comparison.compute(results, **options.spec)
     files.write(found, options.output, _spec(options), options.code)
     return f"{len(results)} models compared by {options.name} in {options.output}"
 
 
 def _figure(options: argparse.Namespace) -> str:
-    if options.name not in FIGURES:
-        raise unknown("figure", options.name, FIGURES)
     from vitals.figures import files as figure_files
     from vitals.metrics import files
 
-    results: dict[str, Any] = {}
-    for path in options.results:
-        place = (
-            results if FIGURES[options.name].compared else results.setdefault(_model_of(path), {})
-        )
-        place[path.stem] = files.read(path)
-    figure, table = import_module(f"vitals.figures.{options.name}").draw(results, **options.spec)
+    compared = _known("figure", options.name, FIGURES).compared
+    read = files.read_by_metric if compared else files.read_by_model
+    draw = import_module(f"vitals.figures.{options.name}").draw
+    figure, table = draw(read(options.results), **options.spec)
     figure_files.write(figure, table, options.output, _spec(options), options.code)
     return f"figure {options.output} and its table of {len(table)} rows"
 
@@ -183,7 +171,8 @@ def _figure(options: argparse.Namespace) -> str:
 def _summary(options: argparse.Namespace) -> str:
     from vitals.metrics import files, summary
 
-    results = {(_model_of(path), path.stem): files.read(path) for path in options.results}
+    read = files.read_by_model(options.results)
+    results = {(model, name): r for model, found in read.items() for name, r in found.items()}
     table = summary.table(results, **options.spec)
     with whole_file(options.output) as partial:
         table.to_csv(partial, index=False)
@@ -200,9 +189,10 @@ def _verify(options: argparse.Namespace) -> str:
     return f"{len(shards)} shards are what was written"
 
 
-def _model_of(path: Path) -> str:
-    """The model of {model}/metrics/{metric}.nc, or "compare" of compare/{metric}.nc."""
-    return path.parent.parent.name if path.parent.name == "metrics" else path.parent.name
+def _known(kind: str, name: str, catalogue: Mapping[str, Entry]) -> Entry:
+    if name not in catalogue:
+        raise unknown(kind, name, catalogue)
+    return catalogue[name]
 
 
 def _spec(options: argparse.Namespace) -> str:

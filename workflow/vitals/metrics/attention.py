@@ -22,7 +22,7 @@ from vitals.activations import attention as maps
 from vitals.activations.attention import TokenRoles
 from vitals.errors import VitalsError
 from vitals.metrics import axes, bootstrap
-from vitals.metrics.results import PAPER, RECONSTRUCTED, describe, mark_absent
+from vitals.metrics.results import PAPER, RECONSTRUCTED, absences, describe, mark_absent
 from vitals.progress import progress
 
 NAMED = f"{PAPER}, [CLS] centrality and attention consensus; the formula is a stated choice"
@@ -260,7 +260,8 @@ def _add_heads(result: xr.Dataset, pooled: xr.Dataset, samples: int, seed: int) 
     for measure in HEAD_VARIABLES:
         name, stored = f"{measure}_head", f"attention_{measure}"
         if stored not in pooled:
-            mark_absent(result, name, f"the pooled tier holds no {stored}")
+            reason = absences(result).get(measure, f"the pooled tier holds no {stored}")
+            mark_absent(result, name, reason)
             continue
         # bare values: the images of the pooled tier need not be those of the token tier
         ordered = pooled[stored].transpose("block", "head", "image")

@@ -1,5 +1,6 @@
 """Results on disk: one netCDF file each, which knows what it was made from."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import xarray as xr
@@ -18,3 +19,21 @@ def write(result: xr.Dataset, path: Path, spec: str, code: str) -> None:
 def read(path: Path) -> xr.Dataset:
     """Read a result into memory."""
     return xr.load_dataset(path, engine="h5netcdf")
+
+
+def read_by_metric(paths: Iterable[Path]) -> dict[str, xr.Dataset]:
+    """Files {metric}.nc by metric."""
+    return {path.stem: read(path) for path in paths}
+
+
+def read_by_model(paths: Iterable[Path]) -> dict[str, dict[str, xr.Dataset]]:
+    """Files {model}/metrics/{metric}.nc by model, then by metric, in the order given.
+
+    Those of comparisons, compare/{metric}.nc, stand under "compare".
+    """
+    found: dict[str, dict[str, xr.Dataset]] = {}
+    for path in paths:
+        of_model = path.parent.name == "metrics"
+        model = path.parent.parent.name if of_model else path.parent.name
+        found.setdefault(model, {})[path.stem] = read(path)
+    return found
