@@ -28,13 +28,15 @@ def test_one_command_makes_every_result(finished, results):
             assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
 
 
-def test_each_stage_says_in_one_line_what_it_made(finished, results):
+def test_each_stage_says_in_one_line_what_it_made_and_keeps_a_log(finished, results):
     said = [line for line in finished.first.stdout.splitlines() if line.startswith("vitals ")]
     stages = [line.split(":")[0] for line in said]
     assert stages.count("vitals train") == 2
     assert stages.count("vitals extract") == 4
     assert stages.count("vitals metric") == 2 * len(METRICS)
-    assert (results / "vit_depth3" / "logs" / "train.log").read_text().startswith("vitals train: ")
+    log = (results / "vit_depth3" / "logs" / "train.log").read_text().splitlines()
+    assert log[0].startswith("training: 4 epochs of 5 steps, 279 images, on ")
+    assert log[-1].startswith("vitals train: ")
 
 
 def test_a_second_run_has_nothing_to_do(finished, study):
