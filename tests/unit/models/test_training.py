@@ -128,3 +128,8 @@ def test_weights_for_other_classes_than_the_images_have_are_refused(
     with pytest.raises(VitalsError, match="for 10 classes"):
         stage.load(spec, {}, images_file, tmp_path / "model.safetensors", "cpu")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_recipe_of_too_few_steps_to_warm_up_is_refused(trained):
+    with pytest.raises(VitalsError, match=r"training.warmup = 0.2 of \d steps is no step"):
+        trained(epochs=1, batch=1000)

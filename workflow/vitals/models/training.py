@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitals.data.images import FIT, TEST, ImageList
+from vitals.errors import VitalsError
 from vitals.models.build import Transform
 from vitals.progress import announce, progress
 
@@ -36,12 +37,18 @@ def train(
     """Train the model in place on the fit split; the mean loss of each epoch.
 
     The same recipe, images and device give the same weights.
+    Raises VitalsError for a recipe of so few steps that none of them warms up.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     fit = images.of_split(FIT)
     pixels = transform(torch.from_numpy(fit.pixels())).to(device)
     labels = torch.tensor(fit.labels(), device=device)
     steps = -(-len(labels) // recipe.batch)
+    if recipe.warmup * recipe.epochs * steps <= 1:
+        raise VitalsError(
+            f"training.warmup = {recipe.warmup} of {recipe.epochs * steps} steps is no step: "
+            "expected more than one; train for more epochs, or in smaller batches"
+        )
     announce(
         f"training: {recipe.epochs} epochs of {steps} steps, {len(labels)} images, on {device}"
     )
