@@ -97,7 +97,7 @@ def trained(tmp_path, images_file, small_options):
         "architecture": "vit_tiny_patch16_224",
         "options": small_options,
         "training": {
-            **{"epochs": 1, "batch": 16, "learning_rate": 0.01, "weight_decay": 0.05},
+            **{"epochs": 2, "batch": 16, "learning_rate": 0.01, "weight_decay": 0.05},
             **{"warmup": 0.2, "smoothing": 0.0, "seed": 0},
         },
     }
