@@ -9,9 +9,9 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
+def progress(items: Iterable[Item], what: str) -> Iterable[Item]:
     """Iterate with a bar on a terminal, and with nothing elsewhere."""
-    return tqdm(items, desc=what, total=total, disable=None, leave=False)
+    return tqdm(items, desc=what, disable=None, leave=False)
 
 
 def announce(what: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import yaml
 
 from vitals.catalogue import FIGURES, METRICS, STAGE_MODULES
@@ -95,7 +96,7 @@ class Study:
                 return {"study": self.name}
         raise ValueError(f"no stage {stage}")
 
-    def _checked_images(self) -> Any:
+    def _checked_images(self) -> np.ndarray:
         chosen = self.settings["images"]
         labels = images.chosen(chosen["dataset"], chosen["limit"])
         images.stratified_split(labels, chosen["test_share"], chosen["seed"])

@@ -64,6 +64,21 @@ def token_indices(dataset: xr.Dataset, kind: str) -> np.ndarray:
     return np.flatnonzero(dataset["token_kind"].values == kind)
 
 
+def patch_embedding(dataset: xr.Dataset, metric: str) -> tuple[xr.DataArray, np.ndarray]:
+    """The patch tokens at the tap "embed", (image, token, channel), and their places in `token`.
+
+    Raises a VitalsError that names the metric where the tap or a second patch token is missing.
+    """
+    require(dataset, "tokens", "layer")
+    patches = token_indices(dataset, "patch")
+    if patches.size < 2:
+        raise VitalsError(f"{metric} needs at least 2 patch tokens, found {patches.size}")
+    layers = dataset["layer"].values.tolist()
+    if "embed" not in layers:
+        raise VitalsError(f"{metric} needs a layer 'embed', found {', '.join(map(str, layers))}")
+    return dataset["tokens"].isel(layer=layers.index("embed"), token=patches), patches
+
+
 def split_indices(dataset: xr.Dataset, split: str) -> np.ndarray:
     """Positions along `image` of one split, "fit" or "test"; a VitalsError where there is none."""
     require(dataset, "split")

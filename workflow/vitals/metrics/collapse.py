@@ -183,10 +183,8 @@ def _add_scores(result: xr.Dataset, curves: Curves, samples: int, seed: int) -> 
 
 def _add(result: xr.Dataset, name: str, values: xr.DataArray, draws: xr.DataArray) -> None:
     result[name] = describe(values, *VARIABLES[name])
-    bootstrap.add_interval(result, name, draws)
-    if name in COMPARED:
-        attrs = {**result[name].attrs, "long_name": f"{VARIABLES[name][0]}, resampled"}
-        result[f"{name}_draws"] = draws.astype(np.float32).assign_attrs(attrs)
+    add = bootstrap.add_draws if name in COMPARED else bootstrap.add_interval
+    add(result, name, draws)
 
 
 def _mark_absences(result: xr.Dataset, images: ClassSplit, why_none: str) -> None:

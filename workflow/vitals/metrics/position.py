@@ -17,7 +17,6 @@
 import numpy as np
 import xarray as xr
 
-from vitals.errors import VitalsError
 from vitals.metrics import axes, bootstrap
 from vitals.metrics.results import PAPER, PUBLISHED, describe, mark_absent
 
@@ -51,7 +50,7 @@ def compute(
             mark_absent(result, name, "the model adds no position embedding to its tokens")
         return result
 
-    tokens, patches = _embedding(dataset)
+    tokens, patches = axes.patch_embedding(dataset, "position")
     position = dataset["position_embedding"].transpose("token", "channel").isel(token=patches)
     position_norms = _mean_norms(position.values.astype(np.float64)[None])  # (variable, 1)
     blocks = axes.image_blocks(tokens.transpose("image", "token", "channel"))
@@ -68,17 +67,6 @@ def compute(
         result[name] = describe(numerator / mean, long_name, "1", PUBLISHED, SOURCE)
         bootstrap.add_draws(result, name, numerator / draws[index])
     return result
-
-
-def _embedding(dataset: xr.Dataset) -> tuple[xr.DataArray, np.ndarray]:
-    axes.require(dataset, "tokens", "layer")
-    patches = axes.token_indices(dataset, "patch")
-    if patches.size < 2:
-        raise VitalsError(f"position needs at least 2 patch tokens, found {patches.size}")
-    layers = dataset["layer"].values.tolist()
-    if "embed" not in layers:
-        raise VitalsError(f"position needs a layer 'embed', found {', '.join(map(str, layers))}")
-    return dataset["tokens"].isel(layer=layers.index("embed"), token=patches), patches
 
 
 def _mean_norms(x: np.ndarray) -> np.ndarray:

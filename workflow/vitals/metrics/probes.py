@@ -180,10 +180,8 @@ def _add(result: xr.Dataset, name: str, values: xr.DataArray) -> None:
     """The estimate, first over `draw`, and the interval of the draws after it."""
     estimate, draws = values.isel(draw=0), values.isel(draw=slice(1, None))
     result[name] = describe(estimate, *VARIABLES[name])
-    bootstrap.add_interval(result, name, draws)
-    if name in COMPARED:
-        attrs = {**result[name].attrs, "long_name": f"{VARIABLES[name][0]}, resampled"}
-        result[f"{name}_draws"] = draws.astype(np.float32).assign_attrs(attrs)
+    add = bootstrap.add_draws if name in COMPARED else bootstrap.add_interval
+    add(result, name, draws)
 
 
 def _over_taps(result: xr.Dataset, values: list, *dims: str) -> xr.DataArray:

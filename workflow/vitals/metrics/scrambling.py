@@ -98,7 +98,7 @@ def compute(
     Source: arXiv 2511.21635, Information Scrambling Index; the estimator is ours.
     """
     _check_settings(nulls, rank, penalties, folds)
-    embedding, patches = _embedding(dataset)
+    embedding, patches = axes.patch_embedding(dataset, "scrambling")
     fit_images, test_images = (axes.split_indices(dataset, s) for s in ("fit", "test"))
     parts = _folds(fit_images, folds, seed)
 
@@ -149,17 +149,6 @@ def _check_settings(
         raise VitalsError(
             f"penalties must be positive and finite (infinity is always tried), found {penalties}"
         )
-
-
-def _embedding(dataset: xr.Dataset) -> tuple[xr.DataArray, np.ndarray]:
-    axes.require(dataset, "tokens", "layer")
-    patches = axes.token_indices(dataset, "patch")
-    if patches.size < 2:
-        raise VitalsError(f"scrambling needs at least 2 patch tokens, found {patches.size}")
-    layers = dataset["layer"].values.tolist()
-    if "embed" not in layers:
-        raise VitalsError(f"scrambling needs a layer 'embed', found {', '.join(map(str, layers))}")
-    return _patch_tokens(dataset, layers.index("embed"), patches), patches
 
 
 def _patch_tokens(dataset: xr.Dataset, layer: int, patches: np.ndarray) -> xr.DataArray:

@@ -1,0 +1,39 @@
+"""Results of several metrics become the one dataset of a metric that reads them all."""
+
+import numpy as np
+import xarray as xr
+
+from vitals.metrics.results import absences, joined, mark_absent
+
+LAYERS = ["embed", "position", "block.0"]
+
+
+def part(name, images=None):
+    dataset = xr.Dataset({name: ("layer", np.arange(3.0))}, coords={"layer": LAYERS})
+    if images:
+        dataset[f"{name}_by_image"] = ("image", np.zeros(images))
+    return dataset
+
+
+def test_one_result_is_left_as_it_is():
+    only = part("cosine", images=4)
+    assert joined({"similarity": only}) is only
+
+
+def test_curves_are_put_together_and_values_by_image_stay_behind():
+    whole = joined({"scrambling": part("r2_all", images=4), "probes": part("accuracy", images=7)})
+    assert set(whole.data_vars) == {"r2_all", "accuracy"}
+    assert whole["layer"].values.tolist() == LAYERS
+    assert "image" not in whole.dims
+
+
+def test_what_a_result_lacks_is_kept_and_a_metric_without_any_is_named():
+    some, nothing = part("r2_all"), xr.Dataset()
+    mark_absent(some, "isi_excess", "not asked for")
+    mark_absent(nothing, "accuracy", "no label")
+    reasons = absences(joined({"scrambling": some, "probes": nothing}))
+    assert reasons == {
+        "isi_excess": "not asked for",
+        "accuracy": "no label",
+        "probes": "no label",
+    }
