@@ -9,9 +9,12 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], what: str) -> Iterable[Item]:
-    """Iterate with a bar on a terminal, and with nothing elsewhere."""
-    return tqdm(items, desc=what, disable=None, leave=False)
+def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
+    """Iterate with a bar on a terminal, and with nothing elsewhere.
+
+    total: the number of items that have no length.
+    """
+    return tqdm(items, desc=what, total=total, disable=None, leave=False)
 
 
 def announce(what: str) -> None:

@@ -1,35 +1,58 @@
-"""The datasets that a study can name, behind one interface."""
+"""The kinds of dataset that a study can name, behind one interface."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
+from vitals.data.digits import Digits
+from vitals.data.folder import Folder
+from vitals.data.huggingface import HuggingFace
+from vitals.data.photographs import Photographs
+from vitals.data.source import ImageSource
+from vitals.data.tar import Tar
+from vitals.errors import VitalsError, unknown
 
-from vitals.data import digits
-from vitals.errors import unknown
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """One dataset: what its classes are called, and how its labels and pixels are read.
-
-    `labels()` is (image,); `pixels(indices)` is (image, channel, row, column), float32 in [0, 1];
-    `shape` is that of one image.
-    """
-
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
-    labels: Callable[[], np.ndarray]
-    pixels: Callable[[np.ndarray], np.ndarray]
-
-
-DATASETS = {
-    "digits": ImageSource(digits.CLASSES, digits.SHAPE, digits.labels, digits.pixels),
+HUB = ("revision", "subset", "part")
+COLUMNS = ("image_column", "label_column")
+# what makes a source, and which of the settings below say what it is
+DATASETS: dict[str, tuple[Callable[..., ImageSource], tuple[str, ...]]] = {
+    "digits": (Digits, ()),
+    "photographs": (Photographs, ()),
+    "folder": (Folder, ("path",)),
+    "tar": (Tar, ("path",)),
+    "huggingface": (HuggingFace, ("path", *HUB, *COLUMNS)),
 }
 
 
-def source(name: str) -> ImageSource:
-    """The dataset of this name; VitalsError for a name that is none."""
+def source(settings: Mapping[str, Any]) -> ImageSource:
+    """The dataset of a study's `images` settings, of which it reads those that name it.
+
+    Raises VitalsError for a dataset that is none, a path that is missing, and a setting that a
+    dataset of this kind does not have.
+    """
+    name = settings["dataset"]
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
-    return DATASETS[name]
+    make, keys = DATASETS[name]
+    for key in ("path", *HUB):
+        value = settings.get(key)
+        if value is not None and key not in keys:
+            having = [kind for kind, (_, its_keys) in DATASETS.items() if key in its_keys]
+            raise VitalsError(
+                f"images.{key} = '{value}': expected null, the dataset '{name}' has none; only "
+                f"{', '.join(having)} does"
+            )
+    if "path" in keys and not settings.get("path"):
+        raise VitalsError(f"images.path: expected where the images of the dataset '{name}' are")
+    defaults = {"image_column": "image", "label_column": "label"}
+    return make(**{key: settings.get(key) or defaults.get(key) for key in keys})
+
+
+def has_path(dataset: str) -> bool:
+    """Whether a dataset of this kind lies at a path that a study gives."""
+    return "path" in DATASETS[dataset][1]
+
+
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say which dataset it is, wherever it lies."""
+    keys = ("dataset", *HUB, *COLUMNS)
+    return {key: settings[key] for key in keys if settings.get(key) is not None}
