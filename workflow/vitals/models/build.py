@@ -1,7 +1,8 @@
-"""A model from its settings: a timm architecture with options, and weights from a file."""
+"""A model from its settings: a timm architecture with options, and weights from elsewhere."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,101 +10,129 @@ import vitals.models.torchvision_operators  # noqa: F401  (must come before timm
 
 # isort: split
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from timm.layers import set_fused_attn
 from torch import nn
 
 from vitals.errors import VitalsError, one_line
+from vitals.models import checkpoints
 from vitals.models.anatomy import check_kind, input_shape
-from vitals.models.registry import check_architecture
+from vitals.models.checkpoints import NPZ, Checkpoint
+from vitals.models.filled import Filled
+from vitals.models.registry import HUB, PRETRAINED, TRAINED, check_architecture, check_options
+from vitals.models.transform import Transform, transform
 from vitals.provenance import canonical, digest_of
 from vitals.whole import whole_file
 
-
-@dataclass(frozen=True)
-class Transform:
-    """From pixels in [0, 1] to what the model takes: (pixels − mean) / std, channel by channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(image, channel, row, column) -> the same, normalised."""
-        mean, std = (
-            torch.tensor(values, dtype=pixels.dtype, device=pixels.device)[:, None, None]
-            for values in (self.mean, self.std)
-        )
-        return (pixels - mean) / std
+MOST_NAMED = 5  # of the parameters that an error lists
 
 
 def create(
-    architecture: str, options: dict[str, Any], classes: int, shape: tuple[int, int, int]
+    architecture: str,
+    options: Mapping[str, Any],
+    classes: int,
+    shape: tuple[int, int, int] | None = None,
 ) -> nn.Module:
-    """A timm model with fresh weights, for images of this shape and this many classes.
+    """A timm model with fresh weights, for this many classes, in evaluation mode.
 
+    shape: channel, row and column of the images, None for pictures, which are made to fit.
     Raises VitalsError for an unknown architecture, options that timm refuses, or another shape.
     """
-    try:
-        return _created(architecture, {**options, "num_classes": classes}, shape)
-    except RuntimeError as error:  # a tag that timm does not know
-        raise VitalsError(f"timm refuses {architecture}: {one_line(error)}") from error
+    check_architecture(architecture)
+    check_options(options, TRAINED)
+    model = _created(architecture, {**options, "num_classes": classes})
+    check_shape(model, architecture, shape)
+    return model
 
 
-def load_weights(
-    architecture: str,
-    options: dict[str, Any],
-    classes: int,
-    file: str | None,
-    shape: tuple[int, int, int],
+def skeleton(
+    architecture: str, options: Mapping[str, Any], classes: int | None = None
 ) -> nn.Module:
-    """A timm model with its published weights, or with those of a local file, for these classes.
+    """The same model without weights, on torch's meta device: its shapes cost no memory.
 
-    A file goes through timm's own mapping of parameter names for the architecture.
-    Raises VitalsError as `create` does, and for weights that cannot be had or are of another shape.
+    classes: rows of the classifier, None for those of the published weights.
+    Raises VitalsError as `create` does.
     """
-    if file and not Path(file).is_file():
-        raise VitalsError(f"no weights at {file}")
+    check_options(options, PRETRAINED)
+    named, made = architecture, dict(options)
+    if architecture.startswith(HUB):
+        checkpoint = checkpoints.find(architecture)
+        named, made = checkpoint.architecture, {**checkpoint.options, **options}
+        classes = checkpoint.rows if classes is None else classes
+    check_architecture(named)
+    rows = {} if classes is None else {"num_classes": classes}
+    return _created(named, {**rows, **made, "device": "meta"})
+
+
+def load_weights(checkpoint: Checkpoint, options: Mapping[str, Any]) -> nn.Module:
+    """A timm model with published weights or those of a file, all of them and nothing else.
+
+    A file goes through timm's own mapping of names for the architecture; another `img_size` resizes
+    position embeddings as timm does. The classifier is the weights' own; `num_classes: 0` among
+    the options leaves it out.
+    Raises VitalsError for weights that cannot be had, that are of another shape, or that do not
+    give every parameter its value.
+    """
+    check_options(options, PRETRAINED)
+    rows, asked = checkpoint.rows, checkpoint.asked_rows(options)
     # timm replaces the head of weights for another number of classes by a random one, unless told
     # that theirs is the number asked for: then it says which shapes differ
-    overlay = {"num_classes": classes, **({"file": file, "custom_load": False} if file else {})}
-    loaded = {"num_classes": classes, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    overlay: dict[str, Any] = {"num_classes": rows}
+    if checkpoint.file is not None:
+        arrays = checkpoint.file.suffix == NPZ  # Google's, which timm reads by their own names
+        overlay |= {"file": str(checkpoint.file), "custom_load": arrays}
+    loaded = {"num_classes": rows, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    with Filled() as filled:
+        model = _loaded(checkpoint, {**options, **loaded})
+    _check_whole(checkpoint, model, filled.missing(model))
+    if asked != rows:
+        model.reset_classifier(0)
+    return model
+
+
+def check_shape(model: nn.Module, name: str, shape: tuple[int, int, int] | None) -> None:
+    """Raise VitalsError where images of a fixed shape are not what the model takes."""
+    if shape is not None and input_shape(model) != tuple(shape):
+        raise VitalsError(
+            f"{name} takes images of {input_shape(model)} (channels, rows, columns), "
+            f"the dataset gives {tuple(shape)}"
+        )
+
+
+def _created(name: str, options: dict[str, Any]) -> nn.Module:
+    set_fused_attn(True)  # modules ask once, when they are made
     try:
-        return _created(architecture, {**options, **loaded}, shape)
+        model = timm.create_model(name, **options)
+    except (TypeError, AssertionError) as error:
+        raise VitalsError(f"timm refuses these options of {name}: {one_line(error)}") from error
+    check_kind(model)
+    return model.eval()
+
+
+def _loaded(checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
+    try:
+        return _created(checkpoint.name, options)
     except VitalsError:
         raise
     except Exception as error:  # of the hub's, the unpickler's or safetensors' own kinds
         raise VitalsError(
-            f"the weights of {architecture} could not be loaded from {file or 'its hub'} for "
-            f"{classes} classes: {one_line(error)}"
+            f"the weights of {checkpoint} could not be loaded: {one_line(error)}"
         ) from error
 
 
-def _created(architecture: str, options: dict[str, Any], shape: tuple[int, int, int]) -> nn.Module:
-    check_architecture(architecture)
-    try:
-        model = timm.create_model(architecture, **options)
-    except (TypeError, AssertionError) as error:
+def _check_whole(checkpoint: Checkpoint, model: nn.Module, missing: list[str]) -> None:
+    if missing:
+        more = ", ..." if len(missing) > MOST_NAMED else ""
         raise VitalsError(
-            f"timm refuses these options of {architecture}: {one_line(error)}"
-        ) from error
-    check_kind(model)
-    if input_shape(model) != shape:
-        raise VitalsError(
-            f"{architecture} takes images of {input_shape(model)} (channels, rows, columns), "
-            f"the dataset gives {shape}"
+            f"the weights of {checkpoint} give no value to {len(missing)} parameters of "
+            f"the model: {', '.join(missing[:MOST_NAMED])}{more}"
         )
-    return model.eval()
-
-
-def transform(model: nn.Module) -> Transform:
-    """The normalisation that timm resolves for a model, its mean for grey images."""
-    channels = input_shape(model)[0]
-    config = timm.data.resolve_data_config(model=model)
-    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
-    if channels == len(mean):
-        return Transform(mean, std)
-    return Transform(*((sum(values) / len(values),) * channels for values in (mean, std)))
+    if checkpoint.blocks not in (None, len(model.blocks)):
+        raise VitalsError(
+            f"the weights of {checkpoint} have {checkpoint.blocks} blocks, the model has "
+            f"{len(model.blocks)}"
+        )
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -116,8 +145,18 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def save(model: nn.Module, about: dict[str, Any], weights: Path, report: Path) -> None:
-    """Write the weights, and beside them what a reader needs to build the model again."""
-    about = {**about, "weights_digest": weights_digest(model)}
+    """Write the weights, and beside them what a reader needs to build the model again.
+
+    about: at least `built`, the architecture and options of `create`.
+    """
+    about = {
+        **about,
+        "classes": model.num_classes,
+        "shape": input_shape(model),
+        "transform": asdict(transform(model)),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights_digest": weights_digest(model),
+    }
     with whole_file(weights) as partial:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
     with whole_file(report) as partial:
@@ -127,15 +166,19 @@ def save(model: nn.Module, about: dict[str, Any], weights: Path, report: Path) -
 def load(weights: Path, report: Path) -> tuple[nn.Module, Transform, dict[str, Any]]:
     """The model, its transform and its report, as `save` wrote them.
 
+    The model is in evaluation mode, with timm's fused attention.
     Raises VitalsError for weights that are not the ones that the report describes.
     """
     about = json.loads(report.read_text())
-    model = create(about["architecture"], about["options"], about["classes"], tuple(about["shape"]))
+    model = create(**about["built"], classes=about["classes"], shape=tuple(about["shape"]))
     try:
         model.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise VitalsError(f"{weights} cannot be read: {one_line(error)}") from error
     if weights_digest(model) != about["weights_digest"]:
         raise VitalsError(f"{weights} does not hold the weights that {report} describes")
-    kept = {name: tuple(values) for name, values in about["transform"].items()}
-    return model.eval(), Transform(**kept), about
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in about["transform"].items()
+    }
+    return model.eval(), Transform(**fields), about

@@ -1,5 +1,6 @@
 """The stages that make a model: trained here, or loaded, from files to files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,67 +8,102 @@ import torch
 
 from vitals import device as devices
 from vitals.data import images as image_lists
-from vitals.models import build, training
+from vitals.data.images import FIT, TEST
+from vitals.models import build, checkpoints, classes, training
+from vitals.models.classes import Classes
 from vitals.provenance import versions
 
 
 def train(
-    spec: dict[str, Any], provenance: dict[str, str], images: Path, weights: Path, device: str
+    spec: dict[str, Any],
+    provenance: dict[str, str],
+    images: Path,
+    data: str | None,
+    weights: Path,
+    device: str,
 ) -> str:
     """Train a model of a spec on the images, and write its weights and report; says what it made.
 
-    spec: architecture, options, and `training`, the fields of `training.Recipe`.
+    spec: architecture, options, and `training`, the fields of `training.Recipe`; data: where the
+    images are.
     """
-    listed = image_lists.read(images)
+    listed = image_lists.read(images, data)
     recipe = training.Recipe(**spec["training"])
     chosen = devices.choose(device)
     torch.manual_seed(recipe.seed)
-    source = listed.source
-    model = build.create(spec["architecture"], spec["options"], listed.classes, source.shape)
-    losses = training.train(model, listed, build.transform(model), recipe, chosen)
-    return _save(model, spec, provenance, listed, weights, chosen, {"loss": losses})
+    named = classes.named(listed.classes)
+    model = build.create(spec["architecture"], spec["options"], len(named.names), listed.shape)
+    transform = build.transform(model)
+    fit = training.examples(listed.of_split(FIT), transform)
+    losses = training.train(model, fit, transform, recipe, chosen)
+    test = training.examples(listed.of_split(TEST), transform)
+    accuracy = {
+        split: training.accuracy(model, part, transform, chosen)
+        for split, part in ((FIT, fit), (TEST, test))
+    }
+    about = {
+        **_about(spec, provenance, chosen, named, listed.classes),
+        "built": {"architecture": spec["architecture"], "options": spec["options"]},
+        "accuracy": accuracy,
+        "loss": losses,
+    }
+    shares = ", ".join(f"{value:.1%} on {split}" for split, value in accuracy.items())
+    return f"{_saved(model, about, weights)}; top-1 {shares}"
 
 
 def load(
-    spec: dict[str, Any], provenance: dict[str, str], images: Path, weights: Path, device: str
-) -> str:
-    """Load the weights of a spec, and write them as the stages below read them.
-
-    spec: architecture, options, and `weights`, "pretrained" or the path of a file.
-    """
-    listed = image_lists.read(images)
-    file = None if spec["weights"] == "pretrained" else spec["weights"]
-    model = build.load_weights(
-        spec["architecture"], spec["options"], listed.classes, file, listed.source.shape
-    )
-    return _save(model, spec, provenance, listed, weights, devices.choose(device), {})
-
-
-def _save(
-    model: torch.nn.Module,
     spec: dict[str, Any],
     provenance: dict[str, str],
-    listed: image_lists.ImageList,
+    images: Path,
+    weights_file: Path | None,
     weights: Path,
-    device: torch.device,
-    more: dict[str, Any],
+    device: str,
 ) -> str:
-    transform = build.transform(model)
-    accuracy = training.accuracy(model, listed, transform, device)
-    about = {
+    """Load the weights of a spec, and write them as the stages below read them; says what it made.
+
+    spec: architecture, options, `weights`, "pretrained" or "file", and `classes`, the names of the
+    classifier's rows or None where the weights say them; weights_file: the file, None for published
+    weights. Of the images only their classes and shape are read.
+    """
+    listed = image_lists.read(images, None)
+    chosen = devices.choose(device)
+    checkpoint = checkpoints.find(spec["architecture"], weights_file)
+    rows = checkpoint.asked_rows(spec["options"])
+    named = checkpoints.row_classes(checkpoint, rows, spec["classes"], listed.classes)
+    about = _about(spec, provenance, chosen, named, listed.classes)
+    model = build.load_weights(checkpoint, spec["options"])
+    build.check_shape(model, spec["architecture"], listed.shape)
+    kept = {key: value for key, value in spec["options"].items() if key != "num_classes"}
+    about["built"] = {
+        "architecture": checkpoint.architecture,
+        "options": {**checkpoint.options, **kept},
+    }
+    return _saved(model, about, weights)
+
+
+def _about(
+    spec: dict[str, Any],
+    provenance: dict[str, str],
+    device: torch.device,
+    named: Classes | None,
+    dataset: Sequence[str],
+) -> dict[str, Any]:
+    """What a report says before there is a model; VitalsError for classes that it has not."""
+    rows = None if named is None else classes.rows(dataset, named)
+    return {
         "architecture": spec["architecture"],
         "options": spec["options"],
-        "classes": model.num_classes,
-        "shape": listed.source.shape,
-        "transform": {"mean": transform.mean, "std": transform.std},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "accuracy": accuracy,
-        "images_digest": listed.digest,
+        "class_names": None if named is None else named.names,
+        "class_rows": None if rows is None else rows.tolist(),
+        "precision": "float32",
         "device": str(device),
         "versions": versions(),
         **provenance,
-        **more,
     }
-    build.save(model, about, weights, weights.with_suffix(".json"))
-    shares = ", ".join(f"{value:.1%} on {split}" for split, value in accuracy.items())
-    return f"{about['parameters']:,} parameters in {weights}; top-1 {shares}"
+
+
+def _saved(model: torch.nn.Module, about: dict[str, Any], weights: Path) -> str:
+    report = weights.with_suffix(".json")
+    build.save(model, about, weights, report)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{parameters:,} parameters in {weights}"

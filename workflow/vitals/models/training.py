@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vitals.data.images import FIT, TEST, ImageList
+from vitals.data import pixels
+from vitals.data.images import ImageList
 from vitals.errors import VitalsError
 from vitals.models.build import Transform
 from vitals.progress import announce, progress
@@ -31,18 +32,43 @@ class Recipe:
     seed: int
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Prepared images in memory, and their classes.
+
+    pixels: bytes of pictures, or values in [0, 1], (image, channel, row, column); labels: (image,).
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+
+def examples(images: ImageList, transform: Transform) -> Examples:
+    """All images of a list in memory, as the transform prepares them; says how much that takes.
+
+    Raises VitalsError for an image that cannot be read, or is not the one that was listed.
+    """
+    labels = torch.tensor(images.labels())
+    if images.shape is not None:
+        return Examples(torch.from_numpy(images.pixels()), labels)
+    prepared = np.empty((len(labels), *transform.size), dtype=np.uint8)
+    announce(f"training: {len(labels)} pictures in memory, {prepared.nbytes / 1e9:.1f} GB")
+    stream = pixels.prepared(images, transform.prepare, torch.get_num_threads())
+    for place, picture in enumerate(stream):
+        prepared[place] = picture
+    return Examples(torch.from_numpy(prepared), labels)
+
+
 def train(
-    model: nn.Module, images: ImageList, transform: Transform, recipe: Recipe, device: torch.device
+    model: nn.Module, fit: Examples, transform: Transform, recipe: Recipe, device: torch.device
 ) -> list[float]:
-    """Train the model in place on the fit split; the mean loss of each epoch.
+    """Train the model in place on images of the fit split; the mean loss of each epoch.
 
     The same recipe, images and device give the same weights.
     Raises VitalsError for a recipe of so few steps that none of them warms up.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
-    fit = images.of_split(FIT)
-    pixels = transform(torch.from_numpy(fit.pixels())).to(device)
-    labels = torch.tensor(fit.labels(), device=device)
+    images, labels = fit.pixels.to(device), fit.labels.to(device)
     steps = -(-len(labels) // recipe.batch)
     if recipe.warmup * recipe.epochs * steps <= 1:
         raise VitalsError(
@@ -66,7 +92,7 @@ def train(
         for rows in torch.randperm(len(labels), generator=generator).split(recipe.batch):
             rows = rows.to(device)
             loss = F.cross_entropy(
-                model(pixels[rows]), labels[rows], label_smoothing=recipe.smoothing
+                model(transform(images[rows])), labels[rows], label_smoothing=recipe.smoothing
             )
             optimizer.zero_grad()
             loss.backward()
@@ -93,17 +119,13 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 @torch.inference_mode()
 def accuracy(
-    model: nn.Module, images: ImageList, transform: Transform, device: torch.device
-) -> dict[str, float]:
-    """Top-1 accuracy, in [0, 1], on each split."""
+    model: nn.Module, examples: Examples, transform: Transform, device: torch.device
+) -> float:
+    """Top-1 accuracy, in [0, 1]."""
     model.to(device).eval()
-    found = {}
-    for split in (FIT, TEST):
-        part = images.of_split(split)
-        right = []
-        for start in range(0, len(part.table), IMAGES_PER_BLOCK):
-            block = part.rows(start, start + IMAGES_PER_BLOCK)
-            predicted = model(transform(torch.from_numpy(block.pixels()).to(device))).argmax(dim=1)
-            right.append(predicted.cpu().numpy() == block.labels())
-        found[split] = float(np.concatenate(right).mean())
-    return found
+    right = 0
+    blocks = (part.split(IMAGES_PER_BLOCK) for part in (examples.pixels, examples.labels))
+    for images, labels in zip(*blocks, strict=True):
+        predicted = model(transform(images.to(device))).argmax(dim=1)
+        right += int((predicted.cpu() == labels).sum())
+    return right / len(examples.labels)
