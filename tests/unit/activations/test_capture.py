@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch import nn
 
-from vitals.activations import capture
-from vitals.activations.attention import TokenRoles, head_summaries
+from vitals.activations import capture, layout
+from vitals.activations.attention import head_summaries
 from vitals.errors import VitalsError
 from vitals.models.anatomy import anatomy
 
@@ -16,14 +16,12 @@ EVERY = torch.arange(len(IMAGES))
 
 
 def roles_of(model):
-    grid = torch.arange(16)
-    prefix = [-1] * anatomy(model).prefix_tokens
-    row, column = ([*prefix, *place.tolist()] for place in (grid // 4, grid % 4))
-    return TokenRoles.of(anatomy(model).kinds, row, column)
+    return layout.roles(anatomy(model))
 
 
-def forward(model, whole=EVERY):
-    return capture.forward(model, anatomy(model), roles_of(model), IMAGES, whole)
+def forward(model, whole=EVERY, **taps):
+    body = anatomy(model)
+    return capture.forward(model, body, roles_of(model), IMAGES, whole, capture.Taps(**taps))
 
 
 def attention_by_hand(block, x):
@@ -71,8 +69,10 @@ def test_the_position_embedding_stands_between_the_first_two_taps(family):
     seen = forward(model)
     added = anatomy(model).parameters.get("position_embedding", torch.zeros(1))
     with torch.inference_mode():
-        expected = model.norm_pre(seen.states["embed"] + added)
-    torch.testing.assert_close(seen.states["position"], expected, rtol=0, atol=1e-6)
+        before = seen.states["embed"] + added
+        assert torch.equal(seen.states["position"], model.norm_pre(before))
+    if "norm_pre" in seen.states:
+        assert torch.equal(seen.states["norm_pre"], before)
 
 
 def test_every_block_adds_to_the_state_before_it(family):
@@ -88,9 +88,9 @@ def test_the_head_on_the_last_state_gives_the_logits(family):
     model, _, _ = family
     seen = forward(model)
     body = anatomy(model)
-    assert tuple(seen.states) == body.layers
+    assert tuple(seen.states) == body.layers()
     with torch.inference_mode():
-        assert torch.equal(model.forward_head(seen.states[body.layers[-1]]), seen.logits)
+        assert torch.equal(model.forward_head(seen.states[body.layers()[-1]]), seen.logits)
     capture.check_replay(body, seen, "model")
 
 
@@ -110,10 +110,27 @@ def test_seeing_a_pass_leaves_the_model_and_its_logits_bit_for_bit(family):
 
 def test_a_pass_that_fails_leaves_no_hook(small_vit):
     model = small_vit()
-    body, roles = anatomy(model), roles_of(model)
-    with pytest.raises(AssertionError):  # timm's, for images of another size
-        capture.forward(model, body, roles, torch.rand(1, 1, 4, 4), EVERY[:0])
+    model.blocks[1].mlp.forward = lambda x: x @ torch.ones(3)
+    with pytest.raises(RuntimeError, match="size"):
+        forward(model)
     assert hooks_of(model) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"dynamic_img_size": True}])
+def test_images_of_another_shape_are_refused(small_vit, options):
+    model = small_vit(**options)
+    images = torch.rand(2, 1, 4, 16)  # as many patches, on another grid
+    with pytest.raises(VitalsError, match=r"images of \(1, 4, 16\) .* the model takes \(1, 8, 8\)"):
+        capture.forward(model, anatomy(model), roles_of(model), images, EVERY[:0])
+
+
+def test_a_model_that_is_being_trained_is_refused(small_vit):
+    model = small_vit(drop_rate=0.5)
+    model.head_drop.train()
+    with pytest.raises(VitalsError, match="found head_drop in training mode"):
+        forward(model)
+    with pytest.raises(VitalsError, match="found model in training mode"):
+        forward(model.train())
 
 
 def test_attention_is_kept_by_head_for_the_images_asked_for(small_vit):
@@ -124,53 +141,121 @@ def test_attention_is_kept_by_head_for_the_images_asked_for(small_vit):
     assert torch.equal(none.attention[0], everything.attention[0])
 
 
-@pytest.mark.parametrize("blocks", [[0], [1], [0, 1]])
-def test_a_block_without_fused_attention_is_refused(small_vit, blocks):
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_block_without_fused_attention_is_refused(small_vit, block):
     model = small_vit()
-    for block in blocks:
-        model.blocks[block].attn.fused_attn = False
-    with pytest.raises(VitalsError, match=f"seen {2 - len(blocks)} times in 2 blocks: expected"):
+    model.blocks[block].attn.fused_attn = False
+    with pytest.raises(VitalsError, match=f"block.{block} called .* 0 times, expected 1"):
         forward(model)
+    assert forward(model, attention=False).attention == []
 
 
-@pytest.mark.parametrize("scale", [None, 0.3])
-def test_probabilities_are_those_of_the_fused_kernel_under_a_mask(scale):
-    query, key, value = torch.randn(3, 2, 4, 6, 8).unbind()
-    for mask in (None, torch.rand(6, 6) > 0.3, torch.randn(6, 6)):
-        found = capture.attention_probabilities(query, key, value, mask, scale=scale)
-        expected = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-        torch.testing.assert_close(found @ value, expected)
-
-
-def test_probabilities_are_computed_in_float32():
-    query, key = torch.randn(2, 1, 1, 6, 8).half().unbind()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = capture.attention_probabilities(query, key, key)
-    assert found.dtype == torch.float32
-    expected = capture.attention_probabilities(query.float(), key.float(), key)
-    assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("argument", ["is_causal", "enable_gqa"])
-def test_attention_of_another_kind_is_refused(argument):
-    with pytest.raises(VitalsError, match="causal or grouped"):
-        capture.attention_probabilities(*torch.randn(3, 1, 1, 4, 8), **{argument: True})
+def test_attention_outside_the_blocks_is_not_counted(small_vit):
+    model = small_vit(global_pool="map", class_token=False)
+    seen = forward(model)
+    assert len(seen.attention) == 2
+    capture.check_replay(anatomy(model), seen, "small")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda body: {"classify": lambda x: body.classify(x) + 0.1}, "differs from the logits"),
-        (lambda body: {"kinds": body.kinds[1:]}, "17 tokens at embed, expected 16"),
-        (lambda body: {"norm": None}, "taps .* expected"),
+        (lambda body: {"classify": lambda x: body.classify(x)[:1]}, r"gives \(1, 10\), the model"),
+        (lambda body: {"kinds": body.kinds[1:]}, "17 × 16 tokens × channels at embed, expected 16"),
+        (lambda body: {"norm": None}, "taps .*; expected"),
+        (lambda body: {"parameters": {}}, "position differs by .* from embed"),
+        (lambda body: {"classes": 3}, r"gives \(5, 10\), expected .* \(5, 3\)"),
     ],
 )
 def test_a_wrong_view_of_a_model_does_not_pass_the_replay(small_vit, change, message):
     model = small_vit()
     body = anatomy(model)
     seen = forward(model)
-    with pytest.raises(VitalsError, match=f"small: .*{message}"):
+    with pytest.raises(VitalsError, match=f"^small: .*{message}"):
         capture.check_replay(dataclasses.replace(body, **change(body)), seen, "small")
+
+
+def test_logits_of_every_token_do_not_pass_the_replay(small_vit):
+    model = small_vit(global_pool="")
+    with pytest.raises(VitalsError, match=r"small: the model gives \(5, 17, 10\), expected"):
+        capture.check_replay(anatomy(model), forward(model), "small")
+
+
+class Shifted(nn.Module):
+    """Adds what nobody knows of."""
+
+    def forward(self, x):
+        return x + 0.1
+
+
+def drops_tokens(model):
+    forward = model.blocks[1].forward
+    model.blocks[1].forward = lambda x: forward(x)[:, :12]
+
+
+def shifts_positions(model):
+    model.pos_drop = Shifted().eval()
+
+
+def answers_otherwise(model):
+    forward = model.forward
+    model.forward = lambda images: forward(images) * 1.01
+
+
+def writes_in_place(model):
+    mlp = model.blocks[1].mlp
+
+    def forward(x):
+        return x.add_(mlp(x))
+
+    model.blocks[1].forward = forward
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (drops_tokens, "12 × 16 tokens × channels at block.1, expected 17 × 16"),
+        (shifts_positions, "position differs by .* from embed with its position embedding added"),
+        (answers_otherwise, "the head on the captured last state differs from the logits"),
+        (writes_in_place, "block.1 has the memory of block.0: the model changes its stream"),
+    ],
+)
+def test_a_tampered_model_does_not_pass_the_replay(small_vit, tamper, message):
+    model = small_vit()
+    tamper(model)
+    body, seen = anatomy(model), forward(model, attention=False)
+    with pytest.raises(VitalsError, match=f"^small: {message}"):
+        capture.check_replay(body, seen, "small")
+
+
+def passes_another_state(model):
+    model.blocks.forward = lambda x: model.blocks[1](model.blocks[0](x) + 1)
+
+
+def norms_another_state(model):
+    forward = model.blocks.forward
+    model.blocks.forward = lambda x: forward(x) + 1
+
+
+def repeats_a_block(model):
+    model.blocks.forward = lambda x: model.blocks[1](model.blocks[0](model.blocks[0](x)))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (passes_another_state, "what block.1 reads is not what the block before it gave"),
+        (norms_another_state, "what norm reads is not what the block before it gave"),
+        (repeats_a_block, "the model passes position twice"),
+    ],
+)
+def test_a_model_without_one_stream_is_refused(small_vit, tamper, message):
+    model = small_vit()
+    tamper(model)
+    with pytest.raises(VitalsError, match=message):
+        forward(model)
+    assert hooks_of(model) == []
 
 
 def test_rows_that_miss_one_do_not_pass_the_replay(small_vit):
