@@ -226,6 +226,30 @@ def test_head_summaries_have_one_number_for_each_head_of_each_image():
         assert values[2, 1].item() == pytest.approx(alone.item(), rel=1e-12)
 
 
+def test_the_sums_of_rows_are_enough_for_every_summary():
+    """Maps that come in parts leave their sums, and the summaries are of all of them at once."""
+    probabilities = random_maps(3, 2)
+    parts = [
+        attention.row_sums(part, ROLES, attention.entropy_of_rows(part), torch.empty_like(part))
+        for part in probabilities.split(2)
+    ]
+    sums = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    expected = attention.head_summaries(probabilities, ROLES)
+    found = attention.summaries(sums, ROLES)
+    assert set(found) == set(expected)
+    for name, values in found.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-12, atol=0)
+
+
+def test_separation_is_between_patches_alone_and_exact_in_each_type():
+    for dtype in (torch.float32, torch.float64):
+        apart = ROLES.separation(dtype)
+        assert apart.dtype == dtype
+        assert (apart[0] == 0).all() and (apart[:, 0] == 0).all()
+        assert apart[1, 2] == 1 and apart[1, SIDE + 2] == torch.tensor(2, dtype=dtype).sqrt()
+        assert torch.equal(apart, apart.T)
+
+
 @pytest.mark.parametrize(("storage", "relative"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
 def test_head_summaries_are_computed_in_float32_at_least(storage, relative):
     exact = attention.head_summaries(random_maps(2), ROLES)
@@ -257,7 +281,7 @@ def test_without_cls_or_grid_the_rest_is_summarised():
 
 def test_roles_go_to_a_device_whole():
     moved = ROLES.to("meta")
-    assert moved.cls == 0
+    assert (moved.tokens, moved.cls) == (T, 0)
     assert {x.device.type for x in (moved.patches, moved.row, moved.column)} == {"meta"}
 
 

@@ -1,6 +1,6 @@
 """What one attention map says: who is attended to, how widely, how far, and how alike the rows are.
 
-Every function takes A (..., query, key), probabilities whose rows sum to 1 over key, with the roles
+Every measure takes A (..., query, key), probabilities whose rows sum to 1 over key, with the roles
 of the T tokens, and returns one number a map: (...). They run on any device, in float32 at least;
 PageRank, the stationary share and the spectral gap always in float64.
 
@@ -13,6 +13,7 @@ PageRank, the stationary share and the spectral gap always in float64.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,8 +29,9 @@ STATIONARY_STEPS = 3
 
 @dataclass(frozen=True)
 class TokenRoles:
-    """Which token is [CLS], which are patches, and where those stand on the image's grid."""
+    """Which of the tokens is [CLS], which are patches, and where those stand on the grid."""
 
+    tokens: int
     cls: int | None
     patches: Tensor  # (patch,) positions along query and key
     row: Tensor | None = None  # (patch,)
@@ -54,6 +56,7 @@ class TokenRoles:
             raise VitalsError(f"attention needs at least 2 patch tokens, found {patches.size}")
         placed = row is not None and column is not None
         return cls(
+            len(kinds),
             int(hubs[0]) if hubs.size else None,
             torch.from_numpy(patches),
             torch.as_tensor(np.asarray(row)[patches]) if placed else None,
@@ -63,7 +66,33 @@ class TokenRoles:
     def to(self, device: torch.device | str) -> "TokenRoles":
         """The same roles on a device, so that a forward pass there copies nothing."""
         row, column = (None if x is None else x.to(device) for x in (self.row, self.column))
-        return TokenRoles(self.cls, self.patches.to(device), row, column)
+        return TokenRoles(self.tokens, self.cls, self.patches.to(device), row, column)
+
+    @cached_property
+    def is_patch(self) -> Tensor:
+        """(token,) bool."""
+        chosen = torch.zeros(self.tokens, dtype=torch.bool, device=self.patches.device)
+        chosen[self.patches] = True
+        return chosen
+
+    def separation(self, dtype: torch.dtype) -> Tensor:
+        """‖q − k‖ between patches on the grid, 0 to and from any other token: (query, key).
+
+        Raises VitalsError where the patches have no place.
+        """
+        if self.row is None or self.column is None:
+            raise VitalsError("attention distance needs the row and the column of each patch")
+        if dtype not in self._separation:
+            place = torch.stack([self.row, self.column], dim=1).to(dtype)  # (patch, 2)
+            between = place.new_zeros(self.tokens, self.tokens)
+            apart = torch.linalg.vector_norm(place[:, None] - place, dim=-1)  # (patch, patch)
+            between[self.patches[:, None], self.patches] = apart
+            self._separation[dtype] = between
+        return self._separation[dtype]
+
+    @cached_property
+    def _separation(self) -> dict[torch.dtype, Tensor]:
+        return {}
 
 
 def head_summaries(probabilities: Tensor, roles: TokenRoles) -> dict[str, Tensor]:
@@ -71,19 +100,44 @@ def head_summaries(probabilities: Tensor, roles: TokenRoles) -> dict[str, Tensor
 
     Those of [CLS] are left out where there is none, and `distance` where patches have no place.
     """
-    probabilities = _at_least_float32(probabilities)
-    row_entropy = entropy(probabilities, roles)
-    summaries = {
-        "entropy": row_entropy,
-        "consensus": consensus(probabilities, roles),
-        "consensus_js": _consensus_js(probabilities, roles, row_entropy),
+    return summaries(row_sums(_at_least_float32(probabilities), roles), roles)
+
+
+def row_sums(
+    probabilities: Tensor,
+    roles: TokenRoles,
+    row_entropy: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """All that `summaries` needs of maps (..., query, key), in as few passes over them as can be.
+
+    By query, (..., query): row_entropy, to_cls, on_patches, traveled; by key, (..., key): unit_sum,
+    mean_row. row_entropy: what `entropy_of_rows` gives, where it is known already; workspace:
+    memory that may be overwritten, shaped and typed like the probabilities.
+    """
+    sums = {"row_entropy": entropy_of_rows(probabilities) if row_entropy is None else row_entropy}
+    sums["unit_sum"], sums["mean_row"] = _over_patch_rows(probabilities, roles)
+    if roles.cls is not None:
+        sums["to_cls"] = probabilities[..., roles.cls]
+    if roles.row is not None:
+        sums["traveled"], sums["on_patches"] = _travel(probabilities, roles, workspace)
+    return sums
+
+
+def summaries(sums: dict[str, Tensor], roles: TokenRoles) -> dict[str, Tensor]:
+    """`head_summaries`, each (...), from the `row_sums` of the maps."""
+    rows = sums["row_entropy"]
+    found = {
+        "entropy": _over_patches(rows, roles),
+        "consensus": _mean_cosine(sums["unit_sum"], roles),
+        "consensus_js": _agreement(sums["mean_row"], rows, roles),
     }
     if roles.cls is not None:
-        summaries["cls_inflow"] = cls_inflow(probabilities, roles)
-        summaries["cls_outflow_entropy"] = cls_outflow_entropy(probabilities, roles)
+        found["cls_inflow"] = patch_share(sums["to_cls"], roles)
+        found["cls_outflow_entropy"] = rows[..., roles.cls]
     if roles.row is not None:
-        summaries["distance"] = distance(probabilities, roles)
-    return summaries
+        found["distance"] = _mean_distance(sums["traveled"], sums["on_patches"], roles)
+    return found
 
 
 def cls_inflow(probabilities: Tensor, roles: TokenRoles) -> Tensor:
@@ -96,18 +150,22 @@ def cls_inflow(probabilities: Tensor, roles: TokenRoles) -> Tensor:
 
 def patch_share(weight: Tensor, roles: TokenRoles) -> Tensor:
     """T times the mean over patch queries of a weight (..., query): 1 is a uniform share."""
-    return weight[..., roles.patches].mean(dim=-1) * weight.shape[-1]
+    return _over_patches(weight, roles) * weight.shape[-1]
 
 
 def cls_outflow_entropy(probabilities: Tensor, roles: TokenRoles) -> Tensor:
     """How widely [CLS] looks: the entropy of its row over all T keys, over log T; in [0, 1]."""
-    return _row_entropy(_at_least_float32(probabilities)[..., _cls(roles), :])
+    return entropy_of_rows(_at_least_float32(probabilities)[..., _cls(roles), :])
 
 
 def entropy(probabilities: Tensor, roles: TokenRoles) -> Tensor:
     """How widely patches look: −Σ A log A over all T keys, over log T, mean over patch queries."""
-    rows = _row_entropy(_at_least_float32(probabilities))  # (..., query)
-    return rows[..., roles.patches].mean(dim=-1)
+    return _over_patches(entropy_of_rows(_at_least_float32(probabilities)), roles)
+
+
+def entropy_of_rows(probabilities: Tensor) -> Tensor:
+    """−Σ A log A of each row, over the log of its length: (..., key) -> (...), in [0, 1]."""
+    return torch.special.entr(probabilities).sum(dim=-1) / math.log(probabilities.shape[-1])
 
 
 def distance(probabilities: Tensor, roles: TokenRoles) -> Tensor:
@@ -117,19 +175,21 @@ def distance(probabilities: Tensor, roles: TokenRoles) -> Tensor:
     patches has no distance and is left out; a map without any other row is NaN.
     Source: mean attention distance, Dosovitskiy et al. 2021, Figure 7.
     """
-    if roles.row is None or roles.column is None:
-        raise VitalsError("attention distance needs the row and the column of each patch")
-    probabilities = _at_least_float32(probabilities)
-    tokens, patches = probabilities.shape[-1], roles.patches.to(probabilities.device)
-    place = torch.stack([roles.row, roles.column], dim=1).to(probabilities)  # (patch, 2)
-    is_patch = probabilities.new_zeros(tokens)
-    is_patch[patches] = 1
-    between = probabilities.new_zeros(tokens, tokens)  # (query, key), 0 for a prefix token
-    between[patches[:, None], patches] = torch.linalg.vector_norm(place[:, None] - place, dim=-1)
+    return _mean_distance(*_travel(_at_least_float32(probabilities), roles), roles)
 
-    traveled = (probabilities * between).sum(dim=-1)[..., patches]  # (..., patch)
-    share = (probabilities @ is_patch)[..., patches]
-    return torch.where(share > 0, traveled / share, torch.nan).nanmean(dim=-1)
+
+def _travel(
+    probabilities: Tensor, roles: TokenRoles, workspace: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Σ A[q, k]·‖q − k‖ and Σ A[q, k] over the patch keys k, (..., query)."""
+    separation = roles.separation(probabilities.dtype)
+    traveled = torch.mul(probabilities, separation, out=workspace).sum(dim=-1)
+    return traveled, probabilities @ roles.is_patch.to(probabilities)
+
+
+def _mean_distance(traveled: Tensor, on_patches: Tensor, roles: TokenRoles) -> Tensor:
+    known = (on_patches > 0) & roles.is_patch
+    return torch.where(known, traveled / on_patches, torch.nan).nanmean(dim=-1)
 
 
 def consensus(probabilities: Tensor, roles: TokenRoles) -> Tensor:
@@ -137,13 +197,8 @@ def consensus(probabilities: Tensor, roles: TokenRoles) -> Tensor:
 
     For n unit rows u it is (‖Σu‖² − n) / (n(n−1)): no n×n matrix is formed.
     """
-    probabilities = _at_least_float32(probabilities)
-    norm = torch.linalg.vector_norm(probabilities, dim=-1)  # (..., query)
-    weight = torch.zeros_like(norm)
-    weight[..., roles.patches] = 1 / norm[..., roles.patches]
-    total = (weight[..., None, :] @ probabilities)[..., 0, :]  # (..., key)
-    n = len(roles.patches)
-    return (total.square().sum(dim=-1) - n) / (n * (n - 1))
+    unit_sum, _ = _over_patch_rows(_at_least_float32(probabilities), roles)
+    return _mean_cosine(unit_sum, roles)
 
 
 def consensus_js(probabilities: Tensor, roles: TokenRoles) -> Tensor:
@@ -152,16 +207,28 @@ def consensus_js(probabilities: Tensor, roles: TokenRoles) -> Tensor:
     log N is the largest divergence that N distributions can have.
     """
     probabilities = _at_least_float32(probabilities)
-    return _consensus_js(probabilities, roles, entropy(probabilities, roles))
+    _, mean_row = _over_patch_rows(probabilities, roles)
+    return _agreement(mean_row, entropy_of_rows(probabilities), roles)
 
 
-def _consensus_js(probabilities: Tensor, roles: TokenRoles, row_entropy: Tensor) -> Tensor:
-    is_patch = probabilities.new_zeros(probabilities.shape[-2])
-    is_patch[roles.patches] = 1
+def _over_patch_rows(probabilities: Tensor, roles: TokenRoles) -> tuple[Tensor, Tensor]:
+    """The sum of the patch rows, each of length 1, and their mean as they are: (..., key)."""
+    norm = torch.linalg.vector_norm(probabilities, dim=-1)  # (..., query)
+    mean = (roles.is_patch / len(roles.patches)).to(norm).expand_as(norm)
+    weights = torch.stack([roles.is_patch / norm, mean], dim=-2)
+    # (..., 2, query) @ (..., query, key) -> (..., 2, key)
+    unit_sum, mean_row = (weights @ probabilities).unbind(dim=-2)
+    return unit_sum, mean_row
+
+
+def _mean_cosine(unit_sum: Tensor, roles: TokenRoles) -> Tensor:
     n = len(roles.patches)
-    mean_row = (is_patch / n) @ probabilities  # (..., query, key) -> (..., key)
-    divergence = (_row_entropy(mean_row) - row_entropy) * math.log(probabilities.shape[-1])
-    return 1 - divergence / math.log(n)
+    return (unit_sum.square().sum(dim=-1) - n) / (n * (n - 1))
+
+
+def _agreement(mean_row: Tensor, row_entropy: Tensor, roles: TokenRoles) -> Tensor:
+    gained = entropy_of_rows(mean_row) - _over_patches(row_entropy, roles)
+    return 1 - gained * math.log(mean_row.shape[-1]) / math.log(len(roles.patches))
 
 
 def consensus_gap(probabilities: Tensor) -> Tensor:
@@ -206,9 +273,9 @@ def _walk(probabilities: Tensor, damping: float, steps: int) -> Tensor:
     return share[..., 0, :]
 
 
-def _row_entropy(rows: Tensor) -> Tensor:
-    """−Σ p log p over the last dim, over the log of its length."""
-    return torch.special.entr(rows).sum(dim=-1) / math.log(rows.shape[-1])
+def _over_patches(values: Tensor, roles: TokenRoles) -> Tensor:
+    """The mean over patch queries: (..., query) -> (...)."""
+    return (values * roles.is_patch).sum(dim=-1) / len(roles.patches)
 
 
 def _at_least_float32(probabilities: Tensor) -> Tensor:

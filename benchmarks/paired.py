@@ -1,0 +1,71 @@
+"""Ratios of times from paired runs.
+
+The speed of a shared machine drifts by half within minutes. So every round runs all candidates
+once, in random order, and each is compared with the baseline of its own round.
+"""
+
+import platform
+import random
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+
+def ratios(
+    candidates: Mapping[str, Callable[[], None]],
+    baseline: str,
+    rounds: int,
+    forget: Callable[[], None] = lambda: None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Seconds of each candidate, and its ratio to the baseline: median and quartiles over rounds.
+
+    Each candidate runs once before the rounds, so that nothing is measured cold; `forget` runs
+    after each, unmeasured.
+    """
+    order = random.Random(seed)
+    for run in candidates.values():
+        run()
+        forget()
+    seconds = []
+    for _ in range(rounds):
+        names = list(candidates)
+        order.shuffle(names)
+        measured = {}
+        for name in names:
+            measured[name] = _seconds(candidates[name])
+            forget()
+        seconds.append(measured)
+    table = pd.DataFrame(seconds)[list(candidates)]
+    relative = table.div(table[baseline], axis=0)
+    low, middle, high = (relative.quantile(share) for share in (0.25, 0.5, 0.75))
+    return pd.DataFrame(
+        {"seconds": table.median(), "ratio": middle, "ratio_low": low, "ratio_high": high}
+    ).rename_axis("candidate")
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def machine(*packages: str) -> str:
+    """One line that says where and with what a benchmark ran."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    return f"{model}, {platform.system()}, Python {platform.python_version()}, {versions}"
+
+
+def markdown(table: pd.DataFrame, digits: int = 3) -> str:
+    """A table as Markdown, its numbers rounded."""
+    shown = table.reset_index().map(lambda v: f"{v:.{digits}g}" if isinstance(v, float) else str(v))
+    rows = [list(map(str, shown.columns)), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
