@@ -1,12 +1,16 @@
 """The stored activations of one model as labelled datasets, all shards as one."""
 
+import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from vitals.activations import store
+from vitals.activations.integrity import ABSENT
+from vitals.activations.shards import open_group, provenance, shards
 from vitals.errors import VitalsError
 
 TOKENS, POOLED, GALLERY, MODEL = "tokens", "pooled", "gallery", "model"
@@ -47,23 +51,50 @@ def open_gallery(path: Paths) -> xr.Dataset:
 
 def _open(path: Paths, group: str, join: Callable[[list[xr.Dataset]], xr.Dataset]) -> xr.Dataset:
     paths = [path] if isinstance(path, str | Path) else path
-    shards = [shard for one in paths for shard in store.shards(Path(one))]
-    _check_one_origin(shards)
-    opened = [store.open_group(shard, group) for shard in shards]
-    present = [dataset for dataset in opened if dataset is not None]
+    found = [shard for one in paths for shard in shards(Path(one))]
+    _check_one_origin(found)
+    opened = [dataset for shard in found if (dataset := open_group(shard, group)) is not None]
+    # a shard may come after the last image of a tier
+    present = [dataset for dataset in opened if dataset.sizes.get("image", 0)]
     if not present:
         raise VitalsError(f"no shard of {path} holds the tier '{group}'")
-    weights = store.open_group(shards[0], MODEL) or xr.Dataset()
-    return xr.merge([join(present), weights], join="exact", combine_attrs="drop_conflicts")
+    weights = open_group(found[0], MODEL)
+    of_model = [] if weights is None else [weights]
+    joined = xr.merge([join(present), *of_model], join="exact", combine_attrs="drop")
+    return joined.assign_attrs(_absences([*opened, *of_model]))
 
 
-def _check_one_origin(shards: list[Path]) -> None:
-    """Shards of other weights, settings, images or code are not one model's activations."""
-    origins = [store.provenance(shard) for shard in shards]
-    for shard, origin in zip(shards, origins, strict=True):
-        for key in ("weights_digest", "spec", "images_digest", "code"):
-            if origin.get(key) != origins[0].get(key):
-                raise VitalsError(f"{shard} and {shards[0]} differ in {key}: extract them again")
+def _absences(parts: list[xr.Dataset]) -> dict[str, dict[str, str]]:
+    """What the parts say of variables that they have not, as one attribute; none, if nothing."""
+    absent = {name: why for part in parts for name, why in part.attrs.get(ABSENT, {}).items()}
+    return {ABSENT: absent} if absent else {}
+
+
+def _check_one_origin(found: list[Path]) -> None:
+    """Shards of other weights, settings or code, or with a gap, are not one model's activations."""
+    origins = [provenance(shard) for shard in found]
+    first = _origin(origins[0], found[0])
+    for shard, made_from in zip(found, origins, strict=True):
+        for key, value in _origin(made_from, shard).items():
+            if value != first[key]:
+                raise VitalsError(f"{shard} and {found[0]} differ in {key}: extract them again")
+    for (before, earlier), (shard, later) in pairwise(zip(found, origins, strict=True)):
+        if "stop" in earlier and "start" in later and earlier["stop"] != later["start"]:
+            raise VitalsError(
+                f"{shard} starts at image {later['start']} and {before} stops at "
+                f"{earlier['stop']}: extract them again, or give them in order"
+            )
+
+
+def _origin(made_from: dict[str, Any], shard: Path) -> dict[str, Any]:
+    """What shards of one model have in common."""
+    try:
+        settings = json.loads(made_from["spec"])["settings"]
+        return {**{key: made_from[key] for key in ("weights_digest", "code")}, "settings": settings}
+    except (KeyError, TypeError, ValueError) as error:
+        raise VitalsError(
+            f"{shard} does not say what it was made from ({error!r}): extract it again"
+        ) from error
 
 
 def _concatenated(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -73,8 +104,8 @@ def _concatenated(parts: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _pooled(parts: list[xr.Dataset]) -> xr.Dataset:
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) == 1 or ATTENTION_MEAN not in parts[0]:
+        return _concatenated(parts)
     images = np.array([part.sizes["image"] for part in parts])
     joined = _concatenated([part.drop_vars(ATTENTION_MEAN) for part in parts])
     weighted = [
