@@ -5,7 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from datasets import layer_names, pooled_dataset, tokens_dataset
+from activation_datasets import every_tap, layer_names, pooled_dataset, tokens_dataset
 from vitals.catalogue import METRICS
 from vitals.metrics import comparison, files, results
 
@@ -19,10 +19,10 @@ PARAMS = {
 MODELS = {"small": 4, "deep": 6}  # blocks
 
 
-def tiers(blocks, prefix=("cls",)):
+def tiers(blocks, prefix=("cls",), names=None, depth=None):
     """The token tier and the pooled tier of a walk that gathers the class, tap by tap."""
     generator = np.random.default_rng(blocks)
-    names = [*layer_names(blocks + 2), "norm"]
+    names = names or [*layer_names(blocks + 2), "norm"]
     label = np.arange(IMAGES) % CLASSES
     split = np.where(np.arange(IMAGES) < 2 * IMAGES // 3, "fit", "test")
     size = len(prefix) + PATCHES
@@ -30,14 +30,16 @@ def tiers(blocks, prefix=("cls",)):
     walk = generator.standard_normal((len(names), IMAGES, size, CHANNELS)).cumsum(axis=0)
     signal = np.eye(CLASSES, CHANNELS)[label][:, None]  # (image, 1, channel)
     tokens = walk + np.arange(len(names))[:, None, None, None] * signal
+    positions = 0.5 * tokens[0, 0]
+    tokens[1] = tokens[0] + positions
     tokens[:2, :, : len(prefix)] = 1.0  # a learned token is the same for every image
     weights = generator.uniform(size=(blocks, IMAGES, size, size))
     attention = weights / weights.sum(axis=-1, keepdims=True)
 
     described = {"label": label, "split": split, "names": names}
-    token_tier = tokens_dataset(tokens.astype(np.float32), prefix=prefix, **described)
+    token_tier = tokens_dataset(tokens.astype(np.float32), prefix=prefix, depth=depth, **described)
     token_tier["attention"] = ("block", "image", "query", "key"), attention
-    token_tier["position_embedding"] = ("token", "channel"), 0.5 * tokens[0, 0]
+    token_tier["position_embedding"] = ("token", "channel"), positions
 
     features = {"patch_mean": tokens[:, :, len(prefix) :].mean(axis=2)}
     if prefix:
@@ -50,16 +52,24 @@ def tiers(blocks, prefix=("cls",)):
         head_bias=np.zeros(CLASSES),
         norm_scale=np.ones(CHANNELS),
         norm_shift=np.zeros(CHANNELS),
-    )
+    ).assign_coords(depth=token_tier["depth"])
     if prefix:
         inflow = generator.uniform(0.5, 2.0, (blocks, IMAGES, HEADS))
         pooled["attention_cls_inflow"] = ("block", "image", "head"), inflow
     return token_tier, pooled
 
 
-def measured(blocks, prefix=("cls",)):
-    """The result of every metric, by name."""
-    available = dict(zip(("tokens", "pooled"), tiers(blocks, prefix), strict=True))
+def lacking(parts, reasons):
+    """The same tiers without some variables, each of which says why."""
+    return [
+        part.drop_vars(list(reasons), errors="ignore").assign_attrs(absent=reasons)
+        for part in parts
+    ]
+
+
+def measured(parts):
+    """The result of every metric, by name, from both tiers."""
+    available = dict(zip(("tokens", "pooled"), parts, strict=True))
     found = {}
     for name, metric in METRICS.items():
         if metric.tiers:
@@ -89,7 +99,7 @@ def stored(tmp_path_factory):
 def by_model(stored):
     """Results by model, then metric."""
     return {
-        model: {name: stored(result) for name, result in measured(blocks).items()}
+        model: {name: stored(result) for name, result in measured(tiers(blocks)).items()}
         for model, blocks in MODELS.items()
     }
 
@@ -97,7 +107,33 @@ def by_model(stored):
 @pytest.fixture(scope="session")
 def without_cls(stored):
     """Results by metric of a model that has no [CLS] token."""
-    return {name: stored(result) for name, result in measured(4, prefix=()).items()}
+    return {name: stored(result) for name, result in measured(tiers(4, ())).items()}
+
+
+@pytest.fixture(scope="session")
+def families(stored):
+    """Results by model, then metric, of models that differ in all that models can differ in.
+
+    clip: a norm after positions, taps within blocks, a distillation token, no classifier, no
+    attention; rotary: no [CLS], no position embedding. The token tier holds fewer images.
+    """
+    talking, headless = "its heads talk to each other", "the model has no classifier"
+    clip_reasons = {
+        "attention": talking,
+        "attention_cls_inflow": talking,
+        "head_weight": headless,
+        "head_bias": headless,
+    }
+    clip = lacking(tiers(2, ("cls", "distillation"), *every_tap(2)), clip_reasons)
+    rotary = lacking(tiers(3, ()), {"position_embedding": "its positions are rotary"})
+    models = {"plain_with_a_long_name": tiers(4), "clip": clip, "rotary": rotary}
+    return {
+        model: {
+            name: stored(result)
+            for name, result in measured((tokens.isel(image=slice(55)), pooled)).items()
+        }
+        for model, (tokens, pooled) in models.items()
+    }
 
 
 @pytest.fixture(scope="session")

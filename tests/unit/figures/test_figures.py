@@ -1,6 +1,7 @@
 """Every figure: it draws what its table holds, says what is absent, and leaves nothing behind."""
 
 from importlib import import_module
+from itertools import combinations
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from vitals.catalogue import FIGURES
 from vitals.errors import VitalsError
@@ -184,6 +186,76 @@ def test_a_model_without_cls_is_drawn_beside_one_that_has_it(name, by_model, wit
     assert all(axes.has_data() for axes in visible(figure))
     if name == "attention":
         assert "patches: no cls_inflow (the model has no [CLS] token)" in words(figure)
+
+
+SAID_OF_FAMILIES = {
+    "similarity": "Depth ½: before the norm that follows positions; i + 1½: after the attention of",
+    "position": "rotary: no dominance, dominance_centered (its positions are rotary).",
+    "scrambling": "Depth ½: before the norm",
+    "attention": "clip: no cls_inflow, consensus, entropy (its heads talk to each other).",
+    "collapse": "clip: no nc3_alignment, nc4_agreement (the model has no classifier).",
+    "probes": "test accuracy, patch_mean",  # what all three have
+    "tradeoff": "not paired: r2_all over 15, r2_self over 15, accuracy over 20 test images.",
+    "comparison": "clip: no consensus (its heads talk to each other).",
+}
+
+
+@EVERY
+def test_models_of_every_family_are_drawn_side_by_side(name, families, compared):
+    results = compared(families) if FIGURES[name].compared else families
+    figure, table = draw(name, results)
+    figure.draw_without_rendering()
+    assert all(axes.has_data() for axes in visible(figure))
+    assert SAID_OF_FAMILIES[name] in words(figure).replace("\N{NO-BREAK SPACE}", " ")
+    if name in ("similarity", "scrambling", "probes"):
+        clip = table[(table["model"] == "clip") & table["depth"].notna()]
+        assert {0, 0.5, 1, 1.5, 2, 2.5, 3, 4} <= set(clip["depth"])
+
+
+@OF_MODELS
+def test_no_title_lies_on_another(name, families):
+    figure, _ = draw(name, families)
+    figure.draw_without_rendering()
+    for axes in visible(figure):
+        titles = [t for t in (axes.title, axes._left_title, axes._right_title) if t.get_text()]
+        boxes = [_inked(title) for title in titles]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def _inked(text):
+    """Where the first line of a text is."""
+    box = text.get_window_extent()
+    lines = text.get_text().count("\n") + 1
+    return Bbox.from_extents(box.x0, box.y1 - box.height / lines, box.x1, box.y1)
+
+
+def test_the_cliff_has_a_tick_for_every_tap_up_to_the_first_block(families):
+    figure, _ = draw("position", families)
+    ticks = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert ticks == ["embed", "norm_pre", "position"]
+    assert figure.axes[1].get_xticks().tolist() == [0, 0.5, 1]
+
+
+def test_classes_left_out_and_a_classifier_asked_about_a_few_are_said(by_model):
+    found = by_model["small"]["collapse"].copy(deep=True)
+    found["nc4_agreement"].attrs["note"] = "the classifier is asked about 3 of its 1000 classes"
+    mark_absent(found, "classes", "left out: 7, with fewer than 2 images in the split 'fit'")
+    probed = by_model["small"]["probes"].copy()
+    mark_absent(probed, "classes", "left out: 7, 8, with fewer than 5 images in the split 'fit'")
+    collapse, _ = draw("collapse", {"small": {"collapse": found}})
+    assert "the classifier is asked about 3 of its 1000 classes." in words(collapse)
+    assert "classes left out: 7, with fewer than 2 images" in words(collapse)
+    probes, _ = draw("probes", {"small": {"probes": probed}})
+    assert "classes left out: 7, 8, with fewer than 5 images" in words(probes)
+
+
+def test_a_model_without_probes_takes_no_feature_from_the_others(by_model):
+    absent = xr.Dataset()
+    mark_absent(absent, "probes", "one class is left")
+    results = {"none": {"probes": absent}, **by_model}
+    figure, _ = draw("probes", results)
+    assert "one class is left" in words(figure) and "test accuracy, cls" in words(figure)
+    assert figure.axes[-2].lines  # all models in one panel
 
 
 def test_the_similarity_says_how_many_pieces_there_are_and_shades_three(by_model):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datasets import tokens_dataset
+from activation_datasets import tokens_dataset
 from vitals.metrics import scrambling
 
 TOKENS, CHANNELS = 16, 6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import tokens_dataset
+from activation_datasets import every_tap, tokens_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import attention
 from vitals.metrics.results import absences
@@ -209,11 +209,12 @@ def test_registers_are_keys_but_no_patches():
     assert result["entropy"].values == pytest.approx(entropy)
 
 
-def with_tokens(dataset, cls):
-    tokens = np.random.default_rng(1).standard_normal((2, dataset.sizes["image"], 10, 6))
+def with_tokens(dataset, cls, layers=("embed", "position")):
+    shape = (len(layers), dataset.sizes["image"], 10, 6)
+    tokens = np.random.default_rng(1).standard_normal(shape)
     tokens[:, :, 0] = cls * tokens[:, :, 1:].mean(axis=2)
     return dataset.assign(tokens=(("layer", "image", "token", "channel"), tokens)).assign_coords(
-        layer=["embed", "position"]
+        layer=list(layers)
     )
 
 
@@ -233,6 +234,63 @@ def test_a_cls_of_zero_has_no_cosine():
 
 def test_without_tokens_the_cosine_is_absent():
     assert absences(compute([UNIFORM]))["cls_patch_cosine"] == "the dataset holds no tokens"
+
+
+def test_the_cosine_is_at_every_tap_and_the_rest_at_every_block():
+    names, depth = every_tap(3)
+    dataset = with_tokens(attention_dataset(random_attention()), 1.0, names)
+    dataset = dataset.assign_coords(depth=("layer", depth))
+    result = attention.compute(dataset, bootstrap_samples=5)
+    assert list(result["cls_patch_cosine"]["layer"]) == names
+    assert list(result["cls_patch_cosine"]["depth"]) == list(depth)
+    assert result["depth"].dtype == np.float64
+    assert result["cls_patch_cosine"].values == pytest.approx(1)
+    alone = attention.compute(attention_dataset(random_attention()), bootstrap_samples=5)
+    for name in (*PER_BLOCK, "marginalization", "marginalization_max_depth"):
+        xr.testing.assert_identical(result[name].variable, alone[name].variable)
+
+
+TALKING_HEADS = "the heads of a block are mixed after the softmax"
+
+
+def without_attention(dataset, reason=TALKING_HEADS):
+    """What a store of a model whose attention cannot be caught opens as."""
+    return dataset.drop_dims(["block", "query", "key"]).assign_attrs(absent={"attention": reason})
+
+
+def test_attention_that_the_store_does_not_hold_is_absent_for_its_reason():
+    tokens = without_attention(with_tokens(attention_dataset(random_attention()), 1.0))
+    pooled = xr.Dataset(attrs={"absent": {"attention": TALKING_HEADS}})
+    result = attention.compute(tokens, pooled=pooled, bootstrap_samples=5)
+    assert set(result.data_vars) == {f"cls_patch_cosine{end}" for end in ("", "_low", "_high")}
+    assert result["cls_patch_cosine"].values == pytest.approx(1)
+    heads = {f"{name}_head" for name in attention.HEAD_VARIABLES}
+    assert set(absences(result)) == {*PER_BLOCK, *attention.MARGINALIZATION, *heads}
+    assert set(absences(result).values()) == {TALKING_HEADS}
+    assert result.attrs["tokens"] == 10 and result.attrs["patches"] == 9
+
+
+def test_neither_cls_nor_attention_leaves_a_result_of_reasons_alone():
+    dataset = without_attention(attention_dataset(random_attention(), prefix=("register",)))
+    result = attention.compute(dataset, bootstrap_samples=5)
+    assert not result.data_vars
+    reasons = absences(result)
+    assert reasons["consensus"] == reasons["distance"] == TALKING_HEADS
+    assert reasons["cls_inflow"] == reasons["cls_patch_cosine"] == "the model has no [CLS] token"
+
+
+def test_attention_that_is_missing_without_a_reason_is_an_error():
+    dataset = with_tokens(attention_dataset(random_attention()), 1.0).drop_vars("attention")
+    with pytest.raises(VitalsError, match="lacks attention"):
+        attention.compute(dataset)
+
+
+def test_heads_that_only_the_pooled_tier_lacks_are_absent_for_its_reason():
+    pooled = xr.Dataset(attrs={"absent": {"attention": TALKING_HEADS}})
+    dataset = attention_dataset(random_attention())
+    result = attention.compute(dataset, pooled=pooled, bootstrap_samples=5)
+    assert absences(result)["consensus_head"] == TALKING_HEADS
+    assert "consensus" in result
 
 
 def test_heads_are_means_over_the_images_of_the_pooled_tier():

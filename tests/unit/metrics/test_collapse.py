@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import pooled_dataset
+from activation_datasets import every_tap, pooled_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import class_geometry, collapse
 from vitals.metrics.results import absences
@@ -233,12 +233,157 @@ def test_before_the_final_norm_the_classifier_is_a_lens():
         assert before[name] == pytest.approx(float(at_norm[name]), abs=1e-9)
 
 
-def test_the_last_tap_takes_the_logits_of_the_model_itself():
+def test_the_last_tap_takes_the_logits_of_the_model_itself_for_every_feature():
     x, label = collapsed(noise=np.zeros((C, 4, D)))
-    logits = -5 * np.eye(C)[label]  # never the label
-    head = {"head_weight": simplex(), "head_bias": np.zeros(C), "logits": logits}
-    result = of(x, label, split=halves(x, label), **head)
-    assert result["nc4_agreement"] == 0 and result["nc4_margin"] < 0
+    patches = np.roll(x, 4, axis=0)  # each class where another has its mean
+    head = {"head_weight": simplex(), "head_bias": np.zeros(C), "logits": x @ simplex().T}
+    layers = [{"cls": x, "patch_mean": patches}]
+    dataset = pooled_dataset(layers, label, split=halves(x, label), names=["norm"], **head)
+    result = collapse.compute(dataset, **QUICK).isel(layer=0)
+    assert (result["nc4_agreement"] == 1).all()  # by the lens, patch_mean would never agree
+    assert result["nc4_margin"].sel(feature="patch_mean") > 0
+
+
+IMAGENET = 1000
+ROWS = np.array([17, 3, 999])
+
+
+def of_a_subset(**changed):
+    """Three classes of a thousand, the rows of a classifier that knows all, and its logits."""
+    x, label = collapsed(simplex(3), exact_noise(3))
+    generator = np.random.default_rng(5)
+    weight, bias = generator.standard_normal((IMAGENET, D)), generator.standard_normal(IMAGENET)
+    weight[ROWS] = simplex(3) + 2
+    bias[ROWS], bias[500] = 0, 1e4  # a class that is not studied is what it names
+    parameters = {
+        "head_weight": weight,
+        "head_bias": bias,
+        "norm_scale": np.ones(D),
+        "norm_shift": np.zeros(D),
+        "logits": x @ weight.T + bias,
+    }
+    dataset = pooled_dataset(
+        [{"cls": x}], ROWS[label], split=halves(x, label), names=["norm"], **parameters | changed
+    )
+    return dataset.assign_coords({"class": [f"n{row:08d}" for row in range(IMAGENET)]})
+
+
+def test_a_label_is_a_row_of_the_classifier_and_rows_not_studied_take_no_part():
+    result = collapse.compute(of_a_subset(), **QUICK).isel(layer=0, feature=0)
+    assert result["nc3_alignment"] == pytest.approx(1, abs=0.01)
+    assert result["nc4_agreement"] == 1 and result["ncc_accuracy"] == 1
+    assert result.attrs["classes"] == 3
+    for name in ("nc3_alignment", "nc4_agreement", "nc4_margin"):
+        assert result[name].attrs["note"] == "the classifier is asked about 3 of its 1000 classes"
+    assert "note" not in result["ncc_accuracy"].attrs
+    assert "note" not in classified()["nc4_agreement"].attrs
+
+
+def test_a_number_of_a_class_has_no_part_in_what_is_measured():
+    """A model without a classifier numbers the same classes otherwise; the draws stay paired."""
+    dataset = of_a_subset().drop_vars(["head_weight", "head_bias", "logits"])
+    order = np.random.default_rng(0).permutation(dataset.sizes["image"])[:100]  # unequal classes
+    rows = dataset.isel(image=order).drop_vars("class")
+    dense = rows.assign_coords(label=("image", np.searchsorted(np.sort(ROWS), rows["label"])))
+    other = rows.assign_coords(label=("image", 2000 - rows["label"].values))
+    expected = collapse.compute(rows, **QUICK)
+    for renumbered in (dense, other):
+        xr.testing.assert_identical(collapse.compute(renumbered, **QUICK), expected)
+
+
+def test_a_classifier_of_another_pooling_is_absent():
+    """Its weights read a vector that is no feature here, as with attention pooling."""
+    pooled = np.random.default_rng(0).standard_normal((3 * EACH, D))
+    weight = of_a_subset()["head_weight"].values
+    dataset = of_a_subset(logits=pooled @ weight.T + of_a_subset()["head_bias"].values)
+    result = collapse.compute(dataset, **QUICK)
+    for name in (*collapse.NC3, *collapse.NC4):
+        assert name not in result
+        assert "does not give the model's logits from cls at 'norm'" in absences(result)[name]
+    assert (result["ncc_accuracy"] == 1).all()
+
+
+@STORAGE
+def test_a_classifier_that_reads_the_mean_patch_is_the_models_own(storage):
+    """Also where a norm after pooling leaves no tap "norm": the lens at the last block is it."""
+    x, label = collapsed()
+    normed = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    head = {"head_weight": simplex(), "head_bias": np.zeros(C)}
+    norm = {"norm_scale": np.ones(D), "norm_shift": np.zeros(D)}
+    rolled = np.roll(x, EACH, axis=0)
+    for name, logits in (("norm", x @ simplex().T), ("block.0", normed @ simplex().T)):
+        layers = [{"cls": rolled.astype(storage), "patch_mean": x.astype(storage)}]
+        dataset = pooled_dataset(
+            layers, label, split=halves(x, label), names=[name], logits=logits, **head, **norm
+        )
+        found = collapse.compute(dataset, **QUICK).sel(feature="patch_mean")
+        assert (found["nc4_agreement"] > 0.97).all() and (found["nc3_alignment"] > 0.9).all()
+
+
+def test_of_a_distilled_model_the_classifier_is_that_of_cls():
+    """The logits are a mean of two heads, whose margin these weights do not have."""
+    x, label = collapsed(noise=np.zeros((C, 4, D)))
+    head = {"head_weight": simplex(), "head_bias": np.zeros(C)}
+    plain = of(x, label, split=halves(x, label), **head)
+    # the head of the distillation token says something else of every image
+    logits = (x @ simplex().T + np.roll(x @ simplex().T, 1, axis=1) * 3) / 2
+    layers = [{"cls": x, "patch_mean": np.roll(x, 4, axis=0)}]
+    kinds = ["cls", "distillation", "patch"]
+    dataset = pooled_dataset(
+        layers, label, split=halves(x, label), names=["norm"], logits=logits, **head
+    ).assign_coords(token_kind=("token", kinds))
+    result = collapse.compute(dataset, **QUICK).isel(layer=0)
+    for name in (*collapse.NC3, *collapse.NC4):
+        assert result[name].sel(feature="cls") == pytest.approx(float(plain[name]))
+        assert "[CLS] alone" in result[name].attrs["note"]
+    assert (result["nc4_agreement"] == 1).all()
+
+
+def test_a_model_without_a_classifier_has_all_but_its_part_and_says_why():
+    dataset = of_a_subset().drop_vars(["head_weight", "head_bias", "logits", "class"])
+    dataset.attrs["absent"] = {"logits": "the model has no classifier"}
+    result = collapse.compute(dataset, **QUICK)
+    reasons = {name: absences(result)[name] for name in (*collapse.NC3, *collapse.NC4)}
+    assert set(reasons.values()) == {"the model has no classifier"}
+    assert {"nc1_quotient", "nc2_etf_gap", "ncc_accuracy"} <= set(result)
+
+
+def test_every_tap_keeps_its_own_depth():
+    names, depth = every_tap(2)
+    x, label = collapsed()
+    dataset = pooled_dataset([{"cls": x}] * len(names), label, names=names)
+    result = collapse.compute(dataset.assign_coords(depth=("layer", depth)), **QUICK)
+    assert result["depth"].values.tolist() == depth.tolist()
+    assert result["layer"].values.tolist() == names
+
+
+def test_a_class_with_too_few_images_is_left_out_and_named():
+    x, label = collapsed()
+    split = halves(x, label)
+    split[label == 3] = "fit"  # no test image: its mean is still one of those to be nearest to
+    few = (label >= 12) & (np.arange(len(x)) % EACH > 0)  # one fit image of each, at most
+    kept = ~few
+    result = of(x[kept], label[kept], split=split[kept])
+    alone = of(x[label < 12], label[label < 12], split=split[label < 12])
+    xr.testing.assert_identical(result.drop_attrs(deep=False), alone.drop_attrs(deep=False))
+    assert result.attrs["classes"] == 12
+    assert absences(result)["classes"] == (
+        "left out: 12, 13, 14, 15, 16 and 3 more, with fewer than 2 images in the split 'fit'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ([0] * 9, "only where there are 2, found 1"),
+        ([0] * 8 + [1], "found 1; left out: 1, with fewer than 2 images in the split 'fit'"),
+    ],
+)
+def test_fewer_than_two_classes_have_no_collapse(label, reason):
+    layers = [{"cls": np.random.default_rng(0).standard_normal((9, 4))}]
+    result = collapse.compute(pooled_dataset(layers, label), **QUICK)
+    assert not result.data_vars
+    assert reason in absences(result)["collapse"]
 
 
 def test_a_class_subset_is_measured_as_if_there_were_no_other():
@@ -346,14 +491,20 @@ def test_chunks_and_laziness_change_nothing():
 @pytest.mark.parametrize(
     ("label", "params", "message"),
     [
-        ([0] * 9, {}, "only where there are 2, found 1"),
-        ([0] * 8 + [1], {}, "class 1 has 1 images in the split 'fit'"),
+        ([0] * 4 + [1] * 5, {"classes": [0]}, "only where there are 2, found 1"),
+        ([0] * 8 + [1], {"classes": [0, 1]}, "class 1 has fewer than 2 images in the split 'fit'"),
         ([0] * 4 + [1] * 5, {"classes": [0, 7]}, "no image is of class 7"),
     ],
 )
 def test_a_wrong_choice_of_classes_is_named(label, params, message):
     with pytest.raises(VitalsError, match=message):
         of(np.random.default_rng(0).standard_normal((9, 4)), label, params=params)
+
+
+def test_no_image_to_fit_is_named():
+    x, label = collapsed()
+    with pytest.raises(VitalsError, match="no image is in the split 'fit'"):
+        of(x, label, split=["test"] * len(x))
 
 
 def test_values_that_are_not_finite_are_named_by_tap():

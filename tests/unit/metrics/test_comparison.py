@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import layer_names
+from activation_datasets import every_tap, layer_names
 from vitals.errors import VitalsError
 from vitals.metrics import comparison
 from vitals.metrics.results import absences, describe, mark_absent
@@ -57,6 +57,42 @@ def test_the_final_norm_is_never_beside_a_block():
     result = comparison.compute(models, metric="similarity")
     assert result["depth"].max() == 3
     assert (result["cosine_difference_relative"] == 0).all()
+
+
+def test_taps_stand_beside_those_of_their_own_depth():
+    """A model with a norm after positions, and taps within blocks, beside a plain one."""
+    names, depth = every_tap(4)
+    clip = per_image(depth**2, names=names).assign_coords(depth=("layer", depth))
+    models = {"clip": clip, "plain": per_image(np.arange(8) ** 2 - 1.0)}
+    result = comparison.compute(models, metric="similarity")
+    assert result["depth"].values.tolist() == [0, 1, 2, 3, 4, 5]
+    assert (result["cosine_difference"] == 1).all()
+
+
+def test_taps_that_all_models_have_are_compared():
+    names, depth = every_tap(2)
+    of = {
+        model: per_image(depth + shift, names=names).assign_coords(depth=("layer", depth))
+        for model, shift in (("a", 2), ("b", 0))
+    }
+    result = comparison.compute(of, metric="similarity")
+    assert result["depth"].values.tolist() == depth[:-1].tolist()
+    assert (result["cosine_difference"] == 2).all()
+
+
+def test_further_taps_on_a_line_change_no_difference_at_equal_relative_depth():
+    names, depth = every_tap(4)
+    clip = per_image(depth, names=names).assign_coords(depth=("layer", depth))
+    result = comparison.compute({"a": clip, "b": per_image(np.arange(6))}, metric="similarity")
+    assert abs(result["cosine_difference_relative"]).max() < 1e-12
+
+
+def test_draws_of_other_numbers_of_images_are_refused():
+    models = {name: with_draws("isi", 1.0, np.ones(5)) for name in "ab"}
+    for count, found in zip((40, 50), models.values(), strict=True):
+        found["isi"].attrs["images"] = count
+    with pytest.raises(VitalsError, match=r"different numbers of images: \{'a': 40, 'b': 50\}"):
+        comparison.compute(models, metric="scrambling")
 
 
 def test_the_bootstrap_is_paired_over_images():
@@ -128,6 +164,28 @@ def test_only_common_features_are_compared():
     result = comparison.compute({"a": one, "b": two}, metric="tradeoff")["crossing_difference"]
     assert result["feature"].values.tolist() == ["both"]
     assert result.item() == -1
+
+
+def test_a_third_model_takes_no_feature_or_depth_from_a_pair_that_has_it():
+    def probed(taps, *features):
+        values = np.arange(len(features))[:, None] * np.ones(taps)
+        array = describe(xr.DataArray(values, dims=("feature", "layer")), "x", "1", "p", "x")
+        draws = ("feature", "layer", "draw"), np.repeat(values[..., None], 5, axis=2)
+        coords = {"feature": list(features), "layer": layer_names(taps)}
+        return xr.Dataset({"accuracy": array, "accuracy_draws": draws}, coords=coords)
+
+    features = ("cls", "patch_mean", "cls+patch_mean")
+    models = {"a": probed(6, *features), "b": probed(5, *features), "gap": probed(3, "patch_mean")}
+    result = comparison.compute(models, metric="probes")
+    assert result["feature"].values.tolist() == list(features)
+    assert result["depth"].values.tolist() == [0, 1, 2, 3, 4]
+    difference = result["accuracy_difference"]
+    assert (difference.sel(pair="a - b") == 0).all()
+    with_gap = difference.sel(pair="b - gap")
+    assert (with_gap.sel(feature="patch_mean", depth=[0, 1, 2]) == 1).all()
+    assert np.isfinite(with_gap).sum() == 3  # and nothing of what only one of the two has
+    assert np.isfinite(result["accuracy_difference_low"].sel(pair="b - gap")).sum() == 3
+    assert np.isfinite(result["accuracy_difference_relative"].sel(feature="cls")).sum() == 21
 
 
 @pytest.mark.parametrize("missing", [np.nan, np.inf])

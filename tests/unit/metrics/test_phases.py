@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import layer_names
+from activation_datasets import every_tap, layer_names
 from vitals.errors import VitalsError
 from vitals.metrics import phases
 from vitals.metrics.results import absences
 
 DEPTH = np.arange(26.0)
-CURVE = 0.02 - 0.022 * np.minimum(DEPTH, 1) + 0.03 * np.maximum(DEPTH - 15, 0)
 INTERVALS = [
     "cliff_end",
     "climb_start",
@@ -24,14 +23,22 @@ INTERVALS = [
 ]
 
 
-def similarity(values, names=None):
+def known_curve(depth):
+    return 0.02 - 0.022 * np.minimum(depth, 1) + 0.03 * np.maximum(depth - 15, 0)
+
+
+def similarity(values, names=None, depth=None):
     """A result of similarity, from a mean curve (layer) or from images (layer, image)."""
     values = np.asarray(values)
     names = names or layer_names(len(values))
+    depth = np.arange(len(values)) if depth is None else depth
     return xr.Dataset(
         {"centered_cosine": (("layer", "image")[: values.ndim], values)},
-        coords={"layer": names, "depth": ("layer", np.arange(len(values)))},
+        coords={"layer": names, "depth": ("layer", depth)},
     )
+
+
+CURVE = known_curve(DEPTH)
 
 
 def of_images(curve, noise, images=40, seed=0):
@@ -149,12 +156,41 @@ def test_a_model_without_a_position_tap_has_no_cliff_depth():
     assert "no tap 'position'" in absences(result)["cliff_depth"]
 
 
-def test_the_longest_run_is_counted_in_taps_within_a_share_of_the_range():
+def test_taps_within_blocks_stand_at_their_depth_and_change_no_answer():
+    names, depth = every_tap(24)
+    values = [*known_curve(depth[:-1]), 5.0]  # "norm" takes no part
+    result = phases.compute(similarity(values, names, depth))
+    assert_known_answer(result, 1e-12)
+    np.testing.assert_allclose(result["fit"], values[:-1], atol=1e-12)
+
+
+def test_the_cliff_lies_between_embed_and_position_by_name():
+    names, depth = every_tap(4, final_norm=False)
+    values = np.zeros(len(names))
+    values[:3] = 0.5, 0.2, 0.1  # before the norm, similarity has fallen by 0.3 only
+    assert phases.compute(similarity(values, names, depth))["cliff_depth"] == pytest.approx(0.4)
+
+
+def test_a_model_that_adds_no_positions_has_a_cliff_of_depth_zero():
+    curve = [0.3, 0.3, 0.2, 0.1, 0.1, 0.2]  # rotary positions: both taps are one state
+    assert phases.compute(similarity(curve))["cliff_depth"] == 0
+
+
+def test_the_longest_run_is_of_taps_within_a_share_of_the_range():
     curve = [1.0, 0.0, 0.05, 0.3, 0.1, 0.1, 0.0, 0.9]  # within .1: taps 1-2 and 4-6
     runs = phases.compute(similarity(curve))["plateau_length_threshold"]
     assert runs.sel(threshold=0.05) == 2
     assert runs.sel(threshold=0.1) == 3
     assert runs.sel(threshold=0.2) == 3
+
+
+def test_the_longest_run_is_in_layers_where_taps_are_nearer_than_a_layer():
+    depth = [0, 0.5, 1, 2, 3, 4]
+    names = ["embed", "norm_pre", "position", "block.0", "block.1", "block.2"]
+    result = phases.compute(similarity([1, 0, 0, 0, 1, 1], names, depth))
+    # from .25, half way to embed, to 2.5, half way to block 1
+    assert (result["plateau_length_threshold"] == 2.25).all()
+    assert result["plateau_length_threshold"].attrs["units"] == "layers"
 
 
 def test_the_longest_run_does_not_depend_on_the_offset_or_scale_of_the_curve():
@@ -194,6 +230,14 @@ def test_fewer_than_five_taps_are_absent_with_a_reason():
     result = phases.compute(similarity(CURVE[:4]))
     assert not result.data_vars
     assert "at least 5 taps, found 4" in absences(result)["phases"]
+
+
+def test_taps_too_near_for_two_knots_are_absent_with_a_reason():
+    names = ["embed", "norm_pre", "position", "block.0.attention", "block.0"]
+    depth = [0, 0.25, 0.5, 0.75, 1]
+    result = phases.compute(similarity(CURVE[:5], names, depth))
+    assert not result.data_vars
+    assert "two knots, a layer apart, do not fit" in absences(result)["phases"]
 
 
 def test_a_tap_where_no_image_has_a_cosine_is_absent_with_a_reason():

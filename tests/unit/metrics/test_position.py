@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import tokens_dataset
+from activation_datasets import tokens_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import position
 from vitals.metrics.results import absences
@@ -69,9 +69,40 @@ def test_prefix_tokens_take_no_part():
 
 
 def test_a_model_without_position_embedding_has_no_ratio_and_says_why():
-    result = position.compute(tokens_dataset([random_tokens()]))
+    dataset = tokens_dataset([random_tokens()])
+    result = position.compute(dataset)
     assert not result.data_vars
     assert set(absences(result)) == {"dominance", "dominance_centered"}
+    assert "adds no position embedding" in absences(result)["dominance"]
+    rotary = dataset.assign_attrs(absent={"position_embedding": "its positions are rotary"})
+    assert absences(position.compute(rotary))["dominance"] == "its positions are rotary"
+
+
+def states(tokens, embedding, *layers, storage=np.float64):
+    """Tap "embed", and further taps by name."""
+    names, values = zip(("embed", tokens), *layers, strict=True)
+    dataset = tokens_dataset([np.asarray(v, dtype=storage) for v in values], names=list(names))
+    return dataset.assign(position_embedding=(("token", "channel"), embedding))
+
+
+@STORAGE
+def test_a_norm_that_follows_positions_takes_no_part(storage):
+    tokens, embedding = random_tokens(), 2 * random_tokens(1, 1)[0]
+    added = tokens + embedding
+    normed = added / np.linalg.norm(added, axis=-1, keepdims=True)
+    clip = states(tokens, embedding, ("norm_pre", added), ("position", normed), storage=storage)
+    plain = states(tokens, embedding, ("position", added), storage=storage)
+    xr.testing.assert_identical(
+        *(position.compute(dataset, bootstrap_samples=5) for dataset in (clip, plain))
+    )
+
+
+def test_positions_that_are_not_what_is_added_are_absent_with_the_difference():
+    tokens, embedding = random_tokens(), random_tokens(1, 1)[0]
+    scaled = states(tokens, embedding, ("position", 30 * tokens + embedding))
+    result = position.compute(scaled)
+    assert not result.data_vars
+    assert "'position' is not tap 'embed' plus" in absences(result)["dominance_centered"]
 
 
 def test_a_ratio_to_nothing_is_absent():

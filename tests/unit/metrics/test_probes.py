@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from datasets import pooled_dataset
+from activation_datasets import pooled_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import closed_form_probes, logistic_probe, probes
 from vitals.metrics.results import absences
@@ -296,12 +296,60 @@ def test_chunks_laziness_and_jobs_change_nothing():
     xr.testing.assert_identical(probes.compute(dataset, jobs=2, **settings), expected)
 
 
+def test_a_number_of_a_class_has_no_part_in_what_is_measured():
+    """Labels are rows of a classifier, and models number the same classes otherwise."""
+    x, label = clusters(apart=1.5)
+    plain = probe(x, label, penalties=[0.1, 1.0])
+    for rows in ([3, 17, 500, 999], [999, 3, 500, 17]):
+        renumbered = probe(x, np.array(rows)[label], penalties=[0.1, 1.0])
+        # the solver sees the classes in the same order: that of the images
+        for name in (*SCORES, "macro_f1", "nll", "penalty", "accuracy_draws"):
+            np.testing.assert_array_equal(renumbered[name], plain[name])
+
+
+def test_a_class_with_fewer_fit_images_than_folds_is_left_out_and_named():
+    x, label = clusters(apart=40)
+    split = np.where(np.arange(240) % 2, "test", "fit")
+    of_three = np.flatnonzero((label == 3) & (split == "fit"))
+    split[of_three[4:]] = "test"
+    layers = [{"cls": x}]
+    result = probes.compute(pooled_dataset(layers, label, split=split), bootstrap_samples=5)
+    assert (result["accuracy"] == 1).all() and result.attrs["classes"] == 3
+    tested = (split == "test") & (label != 3)
+    assert result["image_id"].values.tolist() == [f"image-{i}" for i in np.flatnonzero(tested)]
+    assert result["accuracy"].attrs["images"] == tested.sum()
+    assert absences(result)["classes"] == (
+        "left out: 3, with fewer than 5 images in the split 'fit'"
+    )
+
+
+def test_a_class_without_a_test_image_is_still_one_that_may_be_named():
+    x, label = clusters(apart=40)
+    split = np.where((np.arange(240) % 2 > 0) & (label != 3), "test", "fit")
+    result = probe(x, label, split=split)
+    assert result["accuracy"] == 1 and result["macro_f1"] == 1 and result.attrs["classes"] == 4
+
+
+@pytest.mark.parametrize(
+    ("label", "split", "reason"),
+    [
+        ([7] * 240, ["fit", "test"] * 120, "only where there are 2, found 1"),
+        (np.arange(240) % 4, ["fit"] * 12 + ["test"] * 228, "found 0; left out: 0, 1, 2, 3"),
+        ([0] * 100 + [1] * 100 + [2] * 40, ["fit"] * 202 + ["test"] * 38, probes.NO_TEST),
+    ],
+)
+def test_classes_that_cannot_be_probed_are_absent_with_the_reason(label, split, reason):
+    layers = [{"cls": clusters()[0]}]
+    result = probes.compute(pooled_dataset(layers, np.asarray(label), split=split))
+    assert not result.data_vars
+    assert reason in absences(result)["probes"]
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [
         (["fit"] * 240, "no image is in the split 'test'"),
-        (["test"] * 240, "has 0 images in the split 'fit'"),
-        (["fit"] * 12 + ["test"] * 228, "and at least 5 of each class are needed"),
+        (["test"] * 240, "no image is in the split 'fit'"),
     ],
 )
 def test_a_split_that_cannot_be_probed_is_refused(split, message):

@@ -113,7 +113,8 @@ def test_correlated_tokens_with_noise_help_each_other_without_any_mixing(storage
 
 
 @STORAGE
-def test_the_first_two_taps_keep_everything(storage):
+def test_the_taps_up_to_the_addition_of_positions_keep_everything(storage):
+    """Whether it is tap "position" or, before a norm that follows, "norm_pre"."""
     tokens = autoregressive(300)
     positions = 3 * np.random.default_rng(5).standard_normal((TOKENS, CHANNELS))
     result = scrambling.compute(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from activation_datasets import every_tap, tokens_dataset
 from scrambled import autoregressive, dataset_of, gaussian, mixed, orthogonal, partly_averaged
 from vitals.errors import VitalsError
 from vitals.metrics import scrambling
@@ -119,11 +120,23 @@ def test_it_says_how_many_test_images_the_standard_error_asks_for(dataset, resul
     assert needed == pytest.approx(layer["test_images_needed"].item() / 100, abs=1)
 
 
-def test_prefix_tokens_take_no_part(dataset, result):
-    prefix = np.random.default_rng(7).standard_normal((2, 150, 1, 4))
+@pytest.mark.parametrize("kinds", [("cls", "distillation"), ("register",)])
+def test_prefix_tokens_take_no_part(dataset, result, kinds):
+    prefix = np.random.default_rng(7).standard_normal((2, 150, len(kinds), 4))
     layers = np.concatenate([prefix, dataset["tokens"].values], axis=2)
-    again = scrambling.compute(dataset_of(*layers, prefix=("cls",)), bootstrap_samples=200)
+    again = scrambling.compute(dataset_of(*layers, prefix=kinds), bootstrap_samples=200)
     xr.testing.assert_identical(again, result)
+
+
+def test_every_tap_keeps_its_own_depth_and_the_shares_say_over_how_many_images():
+    names, depth = every_tap(1)
+    taps = [gaussian(60, seed, 4, 2) for seed in range(len(names))]
+    split = np.where(np.arange(60) < 40, "fit", "test")
+    dataset = tokens_dataset(taps, names=names, depth=depth, split=split)
+    found = scrambling.compute(dataset, nulls=("none",), bootstrap_samples=5)
+    assert found["depth"].values.tolist() == depth.tolist()
+    assert found["layer"].values.tolist() == names
+    assert found["r2_all"].attrs["images"] == 20 == found.sizes["image"]
 
 
 def test_every_variable_says_what_it_is(result):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import tokens_dataset
+from activation_datasets import every_tap, tokens_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import similarity
 
@@ -113,15 +113,26 @@ def test_the_closed_form_is_the_mean_over_pairs():
     assert mean_of(tokens, np.float64)["cosine"] == pytest.approx(pairs.mean(), abs=1e-12)
 
 
-def test_prefix_tokens_take_no_part():
+@pytest.mark.parametrize("kinds", [("cls", "distillation"), ("cls", *["register"] * 4)])
+def test_prefix_tokens_take_no_part(kinds):
     tokens = random_tokens()
-    prefix = 50 * np.ones((3, 2, 32))
+    prefix = 50 * np.ones((3, len(kinds), 32))
     with_prefix = similarity.compute(
-        tokens_dataset([np.concatenate([prefix, tokens], axis=1)], prefix=("cls", "register")),
+        tokens_dataset([np.concatenate([prefix, tokens], axis=1)], prefix=kinds),
         bootstrap_samples=5,
     )
     without = similarity.compute(tokens_dataset([tokens]), bootstrap_samples=5)
     xr.testing.assert_allclose(with_prefix, without)
+
+
+def test_every_tap_keeps_its_own_depth():
+    names, depth = every_tap(2)
+    taps = [random_tokens(tokens=9, seed=seed) for seed in range(len(names))]
+    result = similarity.compute(tokens_dataset(taps, names=names, depth=depth), bootstrap_samples=5)
+    assert result["depth"].values.tolist() == depth.tolist()
+    alone = similarity.compute(tokens_dataset([taps[1]]), bootstrap_samples=5)
+    at_norm_pre = result["centered_cosine"].sel(layer="norm_pre")
+    np.testing.assert_array_equal(at_norm_pre, alone["centered_cosine"][0])
 
 
 def test_chunks_and_laziness_change_nothing():

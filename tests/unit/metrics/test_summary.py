@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from activation_datasets import every_tap
 from vitals.metrics import bootstrap, comparison, phases, summary
 from vitals.metrics.results import describe, mark_absent
 
@@ -85,6 +86,15 @@ def test_a_block_stands_at_the_tap_it_writes():
     assert rows["layer"].tolist() == ["block.0", "block.1"]
     assert rows["depth"].tolist() == [2, 3]
     assert rows["relative_depth"].iloc[-1] == 1
+
+
+def test_taps_within_blocks_have_rows_of_their_own():
+    names, depth = every_tap(2)
+    coords = {"layer": names, "depth": ("layer", depth)}
+    rows = table_of(result({"a": described(np.zeros(len(names)), "layer")}, **coords))
+    assert rows["layer"].tolist() == names
+    assert rows["depth"].tolist() == depth.tolist()
+    assert rows["relative_depth"].tolist() == (depth / 3).tolist()
 
 
 def test_other_dims_are_joined_in_their_order_whatever_the_order_of_the_interval():

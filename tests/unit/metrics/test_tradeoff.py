@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from datasets import layer_names
+from activation_datasets import every_tap, layer_names
 from vitals.errors import VitalsError
 from vitals.metrics import tradeoff
 from vitals.metrics.results import absences, mark_absent
@@ -137,6 +137,59 @@ def test_the_final_norm_is_a_tap_like_any_other():
     result = tradeoff.compute(dataset)
     assert value(result, "crossing") == pytest.approx(6)
     assert value(result, "crossing_relative") == pytest.approx(0.5)
+
+
+def with_every_tap(blocks, information, task):
+    """Curves of depth at all taps of a model, "norm" left out."""
+    names, depth = every_tap(blocks, final_norm=False)
+    dataset = curves(information(depth), task(depth))
+    return dataset.assign_coords(layer=names, depth=("layer", depth))
+
+
+def test_taps_within_blocks_move_no_answer():
+    blocks = 11  # depth 0 to 12
+    result = tradeoff.compute(with_every_tap(blocks, lambda t: 1 - t / 12, lambda t: t / 12))
+    assert value(result, "crossing") == pytest.approx(6)
+    assert value(result, "crossing_relative") == pytest.approx(0.5)
+    assert value(result, "onset") == 1
+    assert "no bend" in absences(result)["knee"]
+
+
+def test_a_crossing_between_taps_within_a_block_is_linear_in_depth():
+    dataset = curves([1, 0.8, 0.2, 0], [0, 0.2, 0.4, 1])  # gaps −1, −.6, +.2, +1
+    dataset = dataset.assign_coords(depth=("layer", [0, 0.5, 1, 2]))
+    assert value(tradeoff.compute(dataset), "crossing") == pytest.approx(0.875)
+
+
+def test_an_onset_counts_steps_of_whole_layers():
+    """Attention takes what the MLP gives back: half steps fall and rise, whole layers trade."""
+
+    def half(depth):
+        return 0.05 * (depth % 1 > 0)
+
+    result = tradeoff.compute(
+        with_every_tap(6, lambda t: 1 - t / 9 - half(t), lambda t: t / 9 - half(t))
+    )
+    assert value(result, "onset") == 1
+    lone = with_every_tap(3, lambda t: 1 - t / 9 * (t % 1 > 0), lambda t: t / 9)
+    assert "onset" in absences(tradeoff.compute(lone))  # only half steps lose information
+
+
+def test_too_few_whole_layers_have_no_onset():
+    dataset = curves([1, 0.5, 0], [0, 0.5, 1]).assign_coords(depth=("layer", [0, 0.5, 1]))
+    result = tradeoff.compute(dataset)
+    assert "no two successive steps" in absences(result)["onset"]
+    assert value(result, "crossing") == 0.5
+
+
+def test_curves_over_other_images_have_draws_that_are_not_paired_and_say_so():
+    dataset = with_draws(straight(12))
+    for images, said in (((40, 40), None), ((40, 400), "r2_all over 40, accuracy over 400")):
+        for name, count in zip(("r2_all", "accuracy"), images, strict=True):
+            dataset[name].attrs["images"] = count
+        note = tradeoff.compute(dataset)["crossing"].attrs.get("note")
+        assert (note is None) == (said is None)
+        assert said is None or said in note
 
 
 def test_layers_that_a_merge_sorted_by_name_are_read_in_order_of_depth():

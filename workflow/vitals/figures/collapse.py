@@ -50,6 +50,8 @@ def draw(
             style.INTERVALS,
             style.OPEN_MARKERS,
             style.by_model(_warnings(attributes), results),
+            style.by_model(rows.notes(table), results),
+            style.by_model(rows.reasons(results, "collapse", "classes"), results),
             *rows.missing(table, PANELS),
         )
     return figure, table

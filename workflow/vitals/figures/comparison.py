@@ -74,8 +74,9 @@ def draw(
         style.legend(figure, _handles(stripes))
         style.caption(
             figure,
-            "The first model less the second, at equal relative depth. Bands and bars: 95 % "
-            "intervals of a bootstrap over the same images for both.",
+            "The first model less the second, at equal relative depth; below, of several features "
+            "the first that both have. Bands and bars: 95 % intervals of a bootstrap over the same "
+            "images for both.",
             *(
                 f"{row['model']}: no {row['variable']} ({row['note']})."
                 for _, row in lacks.iterrows()
@@ -178,7 +179,7 @@ def _draw_depths(
     for row, name in enumerate(names):
         found = rows.select(table, variable=f"{name}_difference")
         for offset, (pair, (first, second)) in zip(offsets, stripes.items(), strict=True):
-            point = rows.select(found, model=pair).head(1)
+            point = rows.select(found, model=pair).dropna(subset="value").head(1)
             halves = {"fillstyle": "left", "markerfacecoloralt": second, "markeredgewidth": 0}
             at = np.full(len(point), row + offset)
             style.points_across(axes, at, point, first, markersize=5, **halves)

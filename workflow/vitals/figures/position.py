@@ -12,7 +12,7 @@ from vitals.figures import rows, style
 
 VARIABLES = {"position": ("dominance", "dominance_centered"), "similarity": ("centered_cosine",)}
 RATIOS = {"dominance": "dominance", "dominance_centered": "dominance, both centred over patches"}
-CLIFF = ("embed", "position")
+CLIFF = ("embed", "norm_pre", "position")
 APART = 0.12  # between the two ratios of a model, in rows
 
 
@@ -77,8 +77,9 @@ def _draw_cliff(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) -
     for model, found in table.groupby("model", sort=False):
         axes.plot(found["depth"], found["value"], color=colors[model])
         style.points(axes, found["depth"], found, colors[model], markersize=4)
-    axes.set_xticks(range(len(CLIFF)), CLIFF)
-    axes.set_xlim(-0.3, len(CLIFF) - 0.7)
+    taps = table[table["layer"] != ""].drop_duplicates("layer").sort_values("depth")
+    axes.set_xticks(taps["depth"], taps["layer"])
+    axes.set_xlim(taps["depth"].min() - 0.3, taps["depth"].max() + 0.3)
     axes.set_xlabel("tap")
     axes.set_ylabel("centred cosine")
     axes.set_title("the cliff")

@@ -52,13 +52,18 @@ def draw(
             style.images(results, "probes", "test"),
             style.INTERVALS,
             style.OPEN_MARKERS,
+            style.taps(table),
+            style.by_model(rows.reasons(results, "probes", "classes"), results),
         )
     return figure, table
 
 
-def _headline(table: pd.DataFrame) -> str:
-    """The feature by which models are compared: the first that has an accuracy."""
-    return table["feature"].iloc[0]
+def _headline(accuracy: pd.DataFrame) -> str:
+    """The feature by which models are compared: the first that each with an accuracy has."""
+    there = accuracy[accuracy["value"].notna()]
+    models = there["model"].nunique()
+    shared = there.groupby("feature", sort=False)["model"].nunique() == models
+    return next(iter(shared.index[shared]), "")
 
 
 def _together(table: pd.DataFrame) -> dict[str, str]:

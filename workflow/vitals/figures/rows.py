@@ -90,6 +90,18 @@ def why_absent(rows: pd.DataFrame) -> str:
     return next((note for note in rows["note"] if note), "it is not defined anywhere")
 
 
+def notes(table: pd.DataFrame) -> dict[str, str]:
+    """What is said of values that are there, by model."""
+    there = table[np.isfinite(table["value"]) & (table["note"] != "")]
+    return {m: "; ".join(found["note"].unique()) for m, found in there.groupby("model", sort=False)}
+
+
+def reasons(results: Results, metric: str, name: str) -> dict[str, str]:
+    """Why something that is no variable is not in the result of a metric, by model."""
+    found = {m: absences(of[metric]) for m, of in results.items() if metric in of}
+    return {m: f"{name} {absent[name]}" for m, absent in found.items() if name in absent}
+
+
 def missing(table: pd.DataFrame, variables: Iterable[str]) -> list[str]:
     """One sentence for each model and reason for which variables have no value."""
     lacking: dict[tuple[str, str], list[str]] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ PANELS = {
         ("isi", "noise_matched", style.DOTTED, "index, noise-matched null"),
     ),
 }
+ROUNDING = 1e-9
 TOGETHER = {
     "r2_all": "R² from all tokens",
     "isi_excess": "index above its null",
@@ -49,6 +51,7 @@ def draw(
             style.label_depth(column)
         for axes, (variable, label) in zip(together, TOGETHER.items(), strict=False):
             style.curves_together(axes, rows.select(table, variable=variable), colors, label)
+        _draw_zero_as_zero(panels[0, -1])
         curves = [curve for panel in PANELS.values() for curve in panel]
         style.legend(figure, [style.line_handle(name, **line) for *_, line, name in curves])
         style.caption(
@@ -56,9 +59,16 @@ def draw(
             style.images(results, "scrambling", "test"),
             style.INTERVALS,
             style.OPEN_MARKERS,
+            style.taps(table),
             *rows.missing(table, ["isi_excess"]),
         )
     return figure, table
+
+
+def _draw_zero_as_zero(axes: Axes) -> None:
+    """An index that is zero everywhere has an axis about zero, and not one of its rounding."""
+    if np.ptp(axes.get_ylim()) < ROUNDING:
+        axes.set_ylim(-1, 1)
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

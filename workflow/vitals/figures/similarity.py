@@ -53,6 +53,7 @@ def draw(
             "Bars at the foot: those of the two ends of the plateau. Shades name the three pieces "
             "of the fit by their place; above, the slope of the third, per layer.",
             style.OPEN_MARKERS,
+            style.taps(table),
             *rows.missing(table, ["cliff_end"]),
         )
     return figure, table
@@ -99,7 +100,7 @@ def _draw_phases(axes: Axes, table: pd.DataFrame) -> None:
         bounds = end[["low", "high"]].to_numpy()[0]
         axes.plot(bounds, [height] * 2, "|-", color=style.INK, transform=foot, markersize=3)
         axes.plot(end["value"], [height], "|", color=style.INK, transform=foot, markersize=5)
-    axes.set_title(f"{_climb(table)}, {_support(table)}", loc="right")
+    style.title_right(axes, f"{_climb(table)}, {_support(table)}")
 
 
 def _climb(table: pd.DataFrame) -> str:

@@ -31,11 +31,15 @@ INK, FAINT = "0.15", "0.6"
 BAND = 0.22  # opacity of an interval
 FAR = 1e30  # where a bound that is infinite is drawn: outside any axis
 LETTER = 0.55  # mean width of a letter, in heights of the font
+BOLD = 1.15  # width of a letter in bold
+PANEL = 0.85  # of the width of a column, what its axes take
 
 SOLID = {"linestyle": "-", "marker": "o"}
 DASHED = {"linestyle": (0, (4, 1.5)), "marker": "s"}
 DOTTED = {"linestyle": (0, (1, 1)), "marker": "^"}
 FEATURES = {"cls": SOLID, "patch_mean": DASHED, "cls+patch_mean": DOTTED}
+NORM_PRE, ATTENTION = "norm_pre", ".attention"  # a tap, and the ending of others
+UNBROKEN_PLUS = "\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}"
 DEPTH = "depth (0 embed, 1 position, i + 2 block i)"
 RELATIVE = "relative depth (1: last block)"
 INTERVALS = "Bands and bars: 95 % bootstrap intervals over images."
@@ -125,6 +129,21 @@ def model_panels(models: Sequence[str], columns: int) -> tuple[Figure, np.ndarra
     return figure, panels[: len(models)], panels[len(models) :].ravel()
 
 
+def taps(table: pd.DataFrame) -> str:
+    """What the depths of taps count that not every model has.
+
+    >>> taps(pd.DataFrame({"layer": ["embed", "norm_pre", "position", "block.0"]}))
+    'Depth ½: before the norm that follows positions.'
+    """
+    layers = table["layer"].unique()
+    said = []
+    if NORM_PRE in layers:
+        said.append("½: before the norm that follows positions")
+    if any(layer.endswith(ATTENTION) for layer in layers):
+        said.append("i + 1½: after the attention of block i".replace(" + ", UNBROKEN_PLUS))
+    return f"Depth {'; '.join(said)}." if said else ""
+
+
 def label_depth(panels: Iterable[Axes]) -> None:
     """What depth counts, below the last panel of a column that is not a note."""
     for axes in [axes for axes in panels if axes.axison][-1:]:
@@ -190,6 +209,14 @@ def zero_line(axes: Axes, value: float = 0.0) -> None:
 def title_model(axes: Axes, model: str, color: object) -> None:
     """The model's name above its panel, in its colour."""
     axes.set_title(model, color=color, fontweight="bold")
+
+
+def title_right(axes: Axes, text: str) -> None:
+    """What is found in a panel, above its right end: over the model's name where both are long."""
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    letters = len(axes.get_title("left")) * BOLD + len(text)
+    room = WIDTH * 72 * PANEL / columns / (LETTER * matplotlib.rcParams["axes.titlesize"])
+    axes.set_title(text if letters < room else f"{text}\n ", loc="right")
 
 
 def note(axes: Axes, text: str) -> None:

@@ -56,6 +56,8 @@ def draw(
             style.INTERVALS,
             "Left: points darken with depth, the star is the crossing. Right: curves from their "
             "least (0) to their most (1), the line is the crossing; open: after the final norm.",
+            style.taps(table),
+            style.by_model(rows.notes(rows.select(table, metric="tradeoff")), results),
             *rows.missing(table, FOOT),
         )
     return figure, table
@@ -162,13 +164,13 @@ def _draw_moments(axes: Axes, table: pd.DataFrame) -> None:
     found = {name: rows.select(table, variable=name) for name in MOMENTS}
     crossing = found["crossing"]
     if reason := rows.why_absent(crossing):
-        axes.set_title(reason, loc="right")
+        style.title_right(axes, reason)
     else:
         layers, low, high = crossing[["value", "low", "high"]].to_numpy()[0]
         relative = rows.select(table, variable="crossing_relative")["value"].iloc[0]
         axes.axvline(layers, color=style.INK, linewidth=0.8)
         axes.axvspan(low, high, color=style.INK, alpha=0.12, linewidth=0)
-        axes.set_title(f"crossing at {layers:.1f} layers ({relative:.2f})", loc="right")
+        style.title_right(axes, f"crossing at {layers:.1f} layers ({relative:.2f})")
     for name, (marker, height) in FOOT.items():
         shown = found[name].dropna(subset="value")
         heights = np.full(len(shown), height)

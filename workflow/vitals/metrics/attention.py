@@ -91,7 +91,8 @@ def compute(
     `_low` and `_high`. `{name}_head` (block, head) are means over the images of `pooled`.
 
     dataset: the token tier: `attention` (block, image, query, key), coordinate `token_kind`, and
-    where they apply `row`, `column` (token) and `tokens` (layer, image, token, channel).
+    where they apply `row`, `column` (token) and `tokens` (layer, image, token, channel). Where it
+    says why it holds no `attention`, that is the reason for all but `cls_patch_cosine`.
     pooled: the pooled tier, with `attention_{name}` (block, image, head) reduced during the pass.
     An image whose patches look at no patch has no `distance`, and one with a zero [CLS] or mean
     patch no `cls_patch_cosine`: NaN, left out of the mean. What lacks its input is recorded as
@@ -99,20 +100,20 @@ def compute(
     and attention differ in length, for two [CLS] tokens and for fewer than two patches.
     Source: arXiv 2511.21635 names the quantities; the formulas are stated choices.
     """
-    axes.require(dataset, "attention", "token_kind")
+    absent = _why_no_attention(dataset)
+    axes.require(dataset, "token_kind", *([] if absent else ["attention"]))
     roles = _roles(dataset)
     interval = (bootstrap_samples, bootstrap_seed)
     result = xr.Dataset(
         coords={**_block_coordinates(dataset), **axes.image_coordinates(dataset)},
-        attrs={"tokens": dataset.sizes["key"], "patches": len(roles.patches), "damping": damping},
+        attrs={"tokens": roles.tokens, "patches": len(roles.patches), "damping": damping},
     )
-    for name, array in _image_values(dataset["attention"], roles, damping).items():
-        long_name, units, source = VARIABLES[name]
-        result[name] = describe(array, long_name, units, RECONSTRUCTED, source)
-        bootstrap.add_interval(result, name, bootstrap.mean_draws(array, *interval))
-    if roles.row is None:
-        mark_absent(result, "distance", "the patches have no row and column")
-    _add_marginalization(result, *interval)
+    if absent is None:
+        _add_maps(result, dataset["attention"], roles, damping, *interval)
+        _add_marginalization(result, *interval)
+    else:
+        for name in (*VARIABLES, *MARGINALIZATION):
+            mark_absent(result, name, absent)
     _add_cls_patch_cosine(result, dataset, roles, *interval)
     if roles.cls is None:
         of_cls = [name for name in VARIABLES if "cls" in name]
@@ -123,13 +124,20 @@ def compute(
     return result
 
 
+def _why_no_attention(dataset: xr.Dataset) -> str | None:
+    """The reason that a tier gives for holding no attention; None where it holds it, or is mute."""
+    return None if "attention" in dataset else absences(dataset).get("attention")
+
+
 def _roles(dataset: xr.Dataset) -> TokenRoles:
-    kinds, keys = dataset["token_kind"].values, dataset.sizes["key"]
-    if len(kinds) != keys or dataset.sizes["query"] != keys:
-        raise VitalsError(
-            f"attention needs a query and a key for each of {len(kinds)} tokens, "
-            f"found {dataset.sizes['query']} × {keys}"
-        )
+    kinds = dataset["token_kind"].values
+    if "attention" in dataset:
+        queries, keys = dataset.sizes["query"], dataset.sizes["key"]
+        if not len(kinds) == queries == keys:
+            raise VitalsError(
+                f"attention needs a query and a key for each of {len(kinds)} tokens, "
+                f"found {queries} × {keys}"
+            )
     placed = "row" in dataset.coords and "column" in dataset.coords
     place = (dataset["row"].values, dataset["column"].values) if placed else ()
     return TokenRoles.of(kinds, *place)
@@ -137,6 +145,22 @@ def _roles(dataset: xr.Dataset) -> TokenRoles:
 
 def _block_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     return {str(name): c for name, c in dataset.coords.items() if c.dims == ("block",)}
+
+
+def _add_maps(
+    result: xr.Dataset,
+    attention: xr.DataArray,
+    roles: TokenRoles,
+    damping: float,
+    samples: int,
+    seed: int,
+) -> None:
+    for name, array in _image_values(attention, roles, damping).items():
+        long_name, units, source = VARIABLES[name]
+        result[name] = describe(array, long_name, units, RECONSTRUCTED, source)
+        bootstrap.add_interval(result, name, bootstrap.mean_draws(array, samples, seed))
+    if roles.row is None:
+        mark_absent(result, "distance", "the patches have no row and column")
 
 
 def _image_values(
@@ -260,8 +284,8 @@ def _add_heads(result: xr.Dataset, pooled: xr.Dataset, samples: int, seed: int) 
     for measure in HEAD_VARIABLES:
         name, stored = f"{measure}_head", f"attention_{measure}"
         if stored not in pooled:
-            reason = absences(result).get(measure, f"the pooled tier holds no {stored}")
-            mark_absent(result, name, reason)
+            reason = absences(result).get(measure) or _why_no_attention(pooled)
+            mark_absent(result, name, reason or f"the pooled tier holds no {stored}")
             continue
         # bare values: the images of the pooled tier need not be those of the token tier
         ordered = pooled[stored].transpose("block", "head", "image")

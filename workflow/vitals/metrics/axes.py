@@ -1,5 +1,6 @@
 """The axes that metrics share: the taps over depth, the roles of tokens, the splits of images."""
 
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -7,31 +8,64 @@ import numpy as np
 import xarray as xr
 
 from vitals.errors import VitalsError
+from vitals.metrics.results import absences
 
 IMAGES_PER_BLOCK = 256
 NORM = "norm"  # the tap after the final norm
+# The taps before the first block; block i has i + 2, and its attention half a block less.
+FIRST_DEPTHS = {"embed": 0, "norm_pre": 0.5, "position": 1}
+BLOCK = re.compile(r"block\.(\d+)(\.attention)?")
 
 
 def require(dataset: xr.Dataset, *names: str) -> None:
-    """Raise a `VitalsError` that names what a dataset lacks."""
+    """Raise a `VitalsError` that names what a dataset lacks, and why where it says so itself."""
     missing = [name for name in names if name not in dataset.variables]
     if missing:
+        reasons = absences(dataset)
+        lacking = [f"{name} ({reasons[name]})" if name in reasons else name for name in missing]
         found = ", ".join(map(str, dataset.variables)) or "nothing"
-        raise VitalsError(f"the dataset lacks {', '.join(missing)}; it holds {found}")
+        raise VitalsError(f"the dataset lacks {', '.join(lacking)}; it holds {found}")
 
 
 def depth(dataset: xr.Dataset) -> xr.DataArray:
-    """The coordinate `depth` over `layer`: 0, 1, 2 ... where the dataset does not give it."""
+    """The coordinate `depth` over `layer`, in blocks.
+
+    Where the dataset does not give it, the names of the taps do ("embed" 0, "norm_pre" ½,
+    "position" 1, "block.i" i + 2, "block.i.attention" i + 1½, "norm" one beyond the last), and of
+    taps with other names or none their count.
+    """
     if "depth" in dataset.coords:
         return dataset["depth"]
-    return xr.DataArray(np.arange(dataset.sizes["layer"]), dims="layer", name="depth")
+    names = dataset["layer"].values.astype(str).tolist() if "layer" in dataset.coords else []
+    stream = [_depth_of(name) for name in names if name != NORM]
+    if not names or None in stream:
+        values = np.arange(dataset.sizes["layer"])
+    else:
+        beyond = max(stream, default=-1) + 1
+        values = np.array([beyond if name == NORM else _depth_of(name) for name in names])
+    coords = {"layer": dataset["layer"]} if names else None
+    return xr.DataArray(values, coords, dims="layer", name="depth")
+
+
+def _depth_of(tap: str) -> float | None:
+    """The depth of a tap on the residual stream by its name; None for a name that is none."""
+    block = BLOCK.fullmatch(tap)
+    if block is None:
+        return FIRST_DEPTHS.get(tap)
+    return int(block[1]) + (1.5 if block[2] else 2)
+
+
+def block_names(dataset: xr.Dataset) -> np.ndarray:
+    """The tap that each block writes, "block.i": (block,)."""
+    return np.array([f"block.{number}" for number in dataset["block"].values])
 
 
 def block_depth(dataset: xr.Dataset) -> xr.DataArray:
-    """The depth of each block over `block`: block i writes tap "block.i", at depth i + 2."""
+    """The depth of each block over `block`: that of the tap "block.i" which it writes."""
     if "depth" in dataset.coords and dataset["depth"].dims == ("block",):
         return dataset["depth"]
-    return xr.DataArray(np.arange(dataset.sizes["block"]) + 2, dims="block", name="depth")
+    values = np.array([_depth_of(name) for name in block_names(dataset)])
+    return xr.DataArray(values, dims="block", name="depth")
 
 
 def relative_depth(depth: xr.DataArray) -> xr.DataArray:

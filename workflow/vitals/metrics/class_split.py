@@ -9,13 +9,17 @@ import xarray as xr
 from vitals.errors import VitalsError
 from vitals.metrics import axes
 
+NAMED = 5  # of many classes that are left out
+
 
 @dataclass(frozen=True)
 class ClassSplit:
     """Which images fit, sorted by class, and which test, in the order of the dataset.
 
-    names (class,); fit and test: positions along `image`; fit_codes and test_codes: the class of
-    each of these images, as an index into names; sizes (class,): fit images of each class.
+    names (class,), in the order in which the list of images first has them; fit and test: positions
+    along `image`; fit_codes and test_codes: the class of each of these images, as an index into
+    names; sizes (class,): fit images of each class; left_out: classes with less than `fewest` of
+    them, whose images take no part.
     """
 
     names: np.ndarray
@@ -24,6 +28,25 @@ class ClassSplit:
     fit_codes: np.ndarray
     test_codes: np.ndarray
     sizes: np.ndarray
+    left_out: np.ndarray
+    fewest: int
+
+    @property
+    def why_left_out(self) -> str:
+        """Which classes take no part, and why; "" where all do."""
+        if not self.left_out.size:
+            return ""
+        named = ", ".join(map(str, self.left_out[:NAMED]))
+        more = f" and {self.left_out.size - NAMED} more" if self.left_out.size > NAMED else ""
+        return f"left out: {named}{more}, with fewer than {self.fewest} images in the split 'fit'"
+
+    @property
+    def why_none(self) -> str:
+        """Why no classes can be told apart; "" where they can."""
+        if self.names.size > 1:
+            return ""
+        found = f"classes can be told apart only where there are 2, found {self.names.size}"
+        return "; ".join(filter(None, (found, self.why_left_out)))
 
 
 def class_split(
@@ -31,30 +54,54 @@ def class_split(
 ) -> ClassSplit:
     """The images of `classes` (of every class by default) by split; without `split` all are fit.
 
-    Raises VitalsError for a class that has no image, for fewer than two classes, and where a class
-    has fewer than `fewest` fit images.
+    Of all classes, those with less than `fewest` fit images are left out. The order of the classes
+    is that of the images, so that models that number the same classes otherwise draw alike.
+    Raises VitalsError where no image is fit and, of `classes`, for one that has no image or less
+    than `fewest` fit images, and for fewer than two.
     """
     axes.require(dataset, "label")
     labels = dataset["label"].values
-    present = np.unique(labels)
-    names = present if classes is None else np.unique(np.asarray(classes))
-    if unknown := [str(name) for name in names if name not in present]:
-        raise VitalsError(f"no image is of class {', '.join(unknown)}: name classes of the study")
-    if names.size < 2:
-        raise VitalsError(f"classes can be told apart only where there are 2, found {names.size}")
+    split = dataset["split"].values if "split" in dataset.variables else np.full(len(labels), "fit")
+    if not (split == "fit").any():
+        raise VitalsError("no image is in the split 'fit': class metrics need images to fit")
 
-    codes = np.searchsorted(names, labels)
-    codes = np.where(np.isin(labels, names), codes, -1)
-    split = dataset["split"].values if "split" in dataset.variables else np.full(len(codes), "fit")
+    present, first, place = np.unique(labels, return_index=True, return_inverse=True)
+    asked = np.argsort(first)  # of present
+    if classes is not None:
+        asked = asked[np.isin(present[asked], np.asarray(classes))]
+    enough = np.bincount(place[split == "fit"], minlength=present.size) >= fewest
+    if classes is not None:
+        _check_asked(classes, present[asked], present[asked][~enough[asked]], fewest)
+
+    kept = asked[enough[asked]]
+    code = np.full(present.size, -1)
+    code[kept] = np.arange(kept.size)
+    codes = code[place]  # (image,), −1 where it takes no part
     fit, test = (np.flatnonzero((split == s) & (codes >= 0)) for s in ("fit", "test"))
     fit = fit[np.argsort(codes[fit], kind="stable")]
-    sizes = np.bincount(codes[fit], minlength=names.size)
-    if sizes.min() < fewest:
+    return ClassSplit(
+        names=present[kept],
+        fit=fit,
+        test=test,
+        fit_codes=codes[fit],
+        test_codes=codes[test],
+        sizes=np.bincount(codes[fit], minlength=kept.size),
+        left_out=present[asked[~enough[asked]]],
+        fewest=fewest,
+    )
+
+
+def _check_asked(classes: Sequence, found: np.ndarray, few: np.ndarray, fewest: int) -> None:
+    """Raise VitalsError for a choice of classes that the images cannot serve."""
+    if unknown := [str(name) for name in classes if name not in found]:
+        raise VitalsError(f"no image is of class {', '.join(unknown)}: name classes of the study")
+    if found.size < 2:
+        raise VitalsError(f"classes can be told apart only where there are 2, found {found.size}")
+    if few.size:
         raise VitalsError(
-            f"class {names[sizes.argmin()]} has {sizes.min()} images in the split 'fit', "
-            f"and at least {fewest} of each class are needed"
+            f"class {few[0]} has fewer than {fewest} images in the split 'fit': leave it out of "
+            "classes, or give more images"
         )
-    return ClassSplit(names, fit, test, codes[fit], codes[test], sizes)
 
 
 def layer_features(dataset: xr.Dataset, layer: int) -> np.ndarray:

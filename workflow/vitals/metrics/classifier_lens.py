@@ -10,22 +10,44 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-FINAL_TAP = "norm"
+from vitals.metrics import axes
+from vitals.metrics.class_split import layer_features
+from vitals.metrics.results import absences
+
+FINAL_TAP = axes.NORM
+# Of the deviation of the logits: more than half precision costs, less than another feature does.
+MISREAD = 0.1
 
 
 @dataclass(frozen=True)
 class Classifier:
     """weight (class, channel) and bias (class,) of the studied classes, with the final norm.
 
-    `rows` are their rows in the model's classifier; `bias`, `scale` and `shift` may be missing.
+    `rows` are their rows in the model's classifier of `known` classes; `bias`, `scale` and `shift`
+    may be missing. `averaged`: whether the model's logits are the mean of this classifier's, which
+    reads [CLS], and of another's, which reads the distillation token.
     """
 
     rows: np.ndarray
+    known: int
+    averaged: bool
     weight: np.ndarray
     bias: np.ndarray | None
     scale: np.ndarray | None
     shift: np.ndarray | None
     epsilon: float
+
+    @property
+    def note(self) -> str:
+        """What the classifier is not: all of the model's classes, or all that gives its logits."""
+        said = []
+        if self.rows.size < self.known:
+            said.append(
+                f"the classifier is asked about {self.rows.size} of its {self.known} classes"
+            )
+        if self.averaged:
+            said.append("the classifier of [CLS] alone, not its mean with that of distillation")
+        return "; ".join(said)
 
     @property
     def centered_weight(self) -> np.ndarray:
@@ -61,9 +83,15 @@ def layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, epsilon: flo
 def classifier_of(
     dataset: xr.Dataset, names: np.ndarray, epsilon: float
 ) -> tuple[Classifier | None, str]:
-    """The classifier of the classes `names`, or None and the reason why there is none."""
+    """The classifier of the classes `names`, or None and the reason why there is none.
+
+    Where the dataset has the model's logits, the classifier must give them from one of the features
+    at the last tap: a head that reads anything else is none that can be held against class means.
+    """
     if "head_weight" not in dataset.variables:
-        return None, "the model has no linear classifier (no head_weight)"
+        reasons = absences(dataset)
+        none = "the model has no linear classifier of a token or the mean patch (no head_weight)"
+        return None, reasons.get("head_weight") or reasons.get("logits") or none
     rows = _rows(dataset, names)
     if rows is None:
         return None, "the classes of the images are not those of the classifier"
@@ -72,14 +100,56 @@ def classifier_of(
         return dataset[name].values.astype(np.float64) if name in dataset.variables else None
 
     bias = parameter("head_bias")
-    return Classifier(
+    classifier = Classifier(
         rows,
+        dataset.sizes["class"],
+        "token_kind" in dataset.coords and "distillation" in dataset["token_kind"].values,
         dataset["head_weight"].transpose("class", "channel").values.astype(np.float64)[rows],
         None if bias is None else bias[rows],
         parameter("norm_scale"),
         parameter("norm_shift"),
         epsilon,
-    ), ""
+    )
+    reason = _misread(dataset, classifier)
+    return (None, reason) if reason else (classifier, "")
+
+
+def own_logits(dataset: xr.Dataset, classifier: Classifier) -> np.ndarray | None:
+    """What the model's classifier says of the studied classes: (image, class); None if unknown.
+
+    The model's own logits, but for a classifier that is averaged with another those that it gives
+    itself of [CLS] at the last tap.
+    """
+    if classifier.averaged:
+        features = dataset["feature"].values.tolist()
+        if "cls" not in features or classifier.bias is None:
+            return None
+        values = layer_features(dataset, dataset.sizes["layer"] - 1)[:, features.index("cls")]
+        return classifier.logits(classifier.normalised(values, _last_tap(dataset)))
+    if "logits" not in dataset.variables:
+        return None
+    logits = dataset["logits"].transpose("image", "class").isel({"class": classifier.rows})
+    return logits.values.astype(np.float64)
+
+
+def _last_tap(dataset: xr.Dataset) -> str:
+    return str(dataset["layer"].values[-1])
+
+
+def _misread(dataset: xr.Dataset, classifier: Classifier) -> str:
+    """Why the classifier is not the one behind the model's logits; "" where it is, or unknown."""
+    tap, known = _last_tap(dataset), "logits" in dataset.variables and classifier.bias is not None
+    if classifier.averaged or not known or not classifier.reads(tap):
+        return ""
+    some = dataset.isel(image=slice(axes.IMAGES_PER_BLOCK))
+    logits = own_logits(some, classifier)
+    values = layer_features(some, dataset.sizes["layer"] - 1)  # (image, feature, channel)
+    read = [classifier.logits(classifier.normalised(x, tap)) for x in values.swapaxes(0, 1)]
+    missed = min(np.sqrt(np.square(x - logits).mean()) for x in read)
+    if missed <= MISREAD * logits.std():
+        return ""
+    features = " or ".join(map(str, dataset["feature"].values))
+    return f"the classifier does not give the model's logits from {features} at '{tap}'"
 
 
 def _rows(dataset: xr.Dataset, names: np.ndarray) -> np.ndarray | None:

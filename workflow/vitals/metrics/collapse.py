@@ -22,7 +22,7 @@ from vitals.metrics import axes, bootstrap, class_geometry
 from vitals.metrics.class_collapse import TapFeature
 from vitals.metrics.class_split import ClassSplit, class_split, layer_features
 from vitals.metrics.class_statistics import stratified_counts
-from vitals.metrics.classifier_lens import FINAL_TAP, Classifier, classifier_of
+from vitals.metrics.classifier_lens import FINAL_TAP, classifier_of, own_logits
 from vitals.metrics.results import PUBLISHED, RECONSTRUCTED, describe, mark_absent
 from vitals.progress import progress
 
@@ -73,23 +73,32 @@ def compute(
     `nc3_alignment` mean cos(w_c, m_c), `nc3_distance` ‖W/‖W‖ − M/‖M‖‖, W centred over classes too.
     On test images: `ncc_accuracy` of the nearest m_c, `nc4_agreement` of it with the classifier,
     `nc4_margin` (z_y − max z_other)/‖w_y − w_other‖. NC3 and NC4 see a tap before "norm" through
-    the final norm; at "norm", NC4 takes the model's own `logits` where they are given.
+    the final norm; at "norm", NC4 takes the model's own `logits` where they are given. Both are
+    among the classes studied: of a classifier that knows more, the other rows take no part.
 
     dataset: the pooled tier: `pooled` (layer, image, feature, channel) and `label`; `split` (all
     images fit without it); `head_weight` (class, channel), `head_bias` (class), `norm_scale`,
-    `norm_shift` (channel) and `logits` (image, class) as the model has them.
-    classes: the labels to use, all by default; norm_epsilon: that of the final norm;
+    `norm_shift` (channel) and `logits` (image, class) as the model has them. A label is a row of
+    the classifier. Of a distilled model the classifier is that of [CLS], at "norm" too.
+    classes: the labels to use, by default all that have two fit images (others are recorded as
+    left out); norm_epsilon: that of the final norm;
     pinv_samples: how many of the resamples nc1_pinv takes, which decomposes Σ_B in each.
     Returns `VARIABLES` over (layer, feature) with `_low` and `_high`, and `COMPARED` also as
     `_draws` (layer, feature, draw). NaN where class means coincide and, for the quotient, where
     they spread no more than by noise; its `_high` is infinite where over 2.5 % of the draws do so.
     Fit images are resampled within classes; the draws are moved to have the estimate as their mean,
     since a resample adds the noise of the class means once more. Scores resample the test images.
-    Raises VitalsError for fewer than two classes, or two fit images of a class.
+    NC3 and NC4 are absent where the classifier does not give the `logits` from a feature of the
+    last tap (another pooling), all is where fewer than two classes are left. Raises VitalsError for
+    `classes` that are not two, or lack two fit images, and where no image is fit.
     Source: Papyan, Han and Donoho (2020); Galanti, György and Hutter (2022); variants as named.
     """
     axes.require(dataset, "pooled", "label")
     images = class_split(dataset, classes)
+    if images.why_none:
+        result = xr.Dataset()
+        mark_absent(result, "collapse", images.why_none)
+        return result
     classifier, why_none = classifier_of(dataset, images.names, norm_epsilon)
     counts = stratified_counts(images.sizes, bootstrap_samples, bootstrap_seed)
 
@@ -106,7 +115,7 @@ def compute(
             found = seen.scatter(counts, tolerance, pinv_samples) | seen.accuracy()
             if classifier is not None and classifier.reads(tap):
                 seen = TapFeature.of(classifier.normalised(values[:, index], tap), images)
-                logits = _logits(dataset, classifier, tap)
+                logits = own_logits(dataset, classifier) if tap == FINAL_TAP else None
                 found |= seen.duality(counts, classifier) | seen.agreement(classifier, logits)
             elif classifier is not None:
                 mark_absent(result, f"classifier at {tap}", "the final norm is unknown")
@@ -119,6 +128,9 @@ def compute(
     _add_statistics(result, curves)
     _add_scores(result, curves, bootstrap_samples, bootstrap_seed)
     _mark_absences(result, images, why_none)
+    if classifier is not None and classifier.note:
+        for name in (name for name in (*NC3, *NC4) if name in result):
+            result[name].attrs["note"] = classifier.note
     return result
 
 
@@ -135,14 +147,6 @@ def _frame(dataset: xr.Dataset, images: ClassSplit) -> xr.Dataset:
         attrs["regime_warning"] = warning
     feature = dataset["feature"].values
     return xr.Dataset(coords={**axes.layer_coordinates(dataset), "feature": feature}, attrs=attrs)
-
-
-def _logits(dataset: xr.Dataset, classifier: Classifier, tap: str) -> np.ndarray | None:
-    """The model's own logits of the studied classes, at its last tap: (image, class)."""
-    if tap != FINAL_TAP or "logits" not in dataset.variables:
-        return None
-    logits = dataset["logits"].transpose("image", "class").values
-    return logits[:, classifier.rows].astype(np.float64)
 
 
 def _add_statistics(result: xr.Dataset, curves: Curves) -> None:
@@ -189,6 +193,8 @@ def _add(result: xr.Dataset, name: str, values: xr.DataArray, draws: xr.DataArra
 
 def _mark_absences(result: xr.Dataset, images: ClassSplit, why_none: str) -> None:
     """Say of each variable that is not there why, by the first part that it needs and lacks."""
+    if images.why_left_out:
+        mark_absent(result, "classes", images.why_left_out)
     for name in (name for name in VARIABLES if name not in result):
         if name in SCORES and not images.test.size:
             mark_absent(result, name, "no image is in the split 'test'")

@@ -11,6 +11,7 @@
 0.0
 """
 
+import operator
 from collections.abc import Mapping
 from itertools import combinations
 
@@ -52,8 +53,8 @@ def compute(
 ) -> xr.Dataset:
     """The difference a − b of every pair of models on the headline variables of a metric.
 
-    `{variable}_difference`: at equal depth, (pair, ..., depth), over the depths that all models
-    have, without tap "norm"; for a variable without depth, (pair, ...).
+    `{variable}_difference`: at equal depth, (pair, ..., depth), over the depths (and features) that
+    both models have, without tap "norm"; for a variable without depth, (pair, ...).
     `{variable}_difference_relative`: at `positions` equal steps of `relative_depth`, 0 the first
     and 1 the last tap (or block) that the variable has, linear between taps.
     Each has `_low`, `_high` and `_excludes_zero`, from resamples in which both models see the same
@@ -63,6 +64,8 @@ def compute(
     results: the results of one metric by model, in the order in which pairs are named. A variable
     that fewer than two models have is absent; a pair that lacks one is NaN, and the model's reason
     is recorded under "{variable}_difference, {model}". Units are the variable's own.
+    Depth is in blocks: a tap that only one model has (before a norm that follows positions, after
+    an attention) takes part in its curve over relative depth, and in no difference at equal depth.
     Raises VitalsError for an unknown metric, other images or another number of draws.
     Source: the bootstrap of paired differences (Efron & Tibshirani 1993).
     """
@@ -116,6 +119,9 @@ def _curves(
 ) -> dict[str, xr.DataArray]:
     """Each model's variable as draw 0 and its paired resamples after it: (..., draw)."""
     results = _same_images(results, variable)
+    images = {m: found[variable].attrs.get("images") for m, found in results.items()}
+    if len(set(images.values())) > 1:
+        raise VitalsError(f"the draws of {variable} are of different numbers of images: {images}")
     curves = {m: _resampled(dataset, variable, samples, seed) for m, dataset in results.items()}
     sizes = {m: curve.sizes["draw"] - 1 for m, curve in curves.items()}
     if len(set(sizes.values())) > 1:
@@ -204,11 +210,11 @@ def _add(
     attrs: Mapping[str, str],
     long_name: str,
 ) -> None:
-    """One kind of difference with its interval, over what all its models have (inner join)."""
-    aligned = dict(zip(curves, xr.align(*curves.values(), join="inner"), strict=True))
-    pairs = {f"{a} - {b}": aligned[a] - aligned[b] for a, b in combinations(aligned, 2)}
-    differences = xr.concat(list(pairs.values()), dim="pair").assign_coords(pair=list(pairs))
-    differences = differences.reindex_like(result["pair"]).transpose("pair", ..., "draw")
+    """One kind of difference with its interval; each pair over what both of its models have."""
+    pairs = {f"{a} - {b}": _difference(curves[a], curves[b]) for a, b in combinations(curves, 2)}
+    differences = xr.concat(list(pairs.values()), dim="pair", join="outer")
+    differences = differences.assign_coords(pair=list(pairs)).reindex_like(result["pair"])
+    differences = _in_order(differences, curves).transpose("pair", ..., "draw")
     status = attrs.get("status", RECONSTRUCTED)
     described = describe(
         differences.isel(draw=0), long_name, attrs.get("units", "1"), status, SOURCE
@@ -221,3 +227,16 @@ def _add(
     result[f"{name}_excludes_zero"] = describe(
         outside, f"{long_name}: the interval excludes 0", "1", status, SOURCE
     )
+
+
+def _difference(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
+    return operator.sub(*xr.align(first, second, join="inner"))
+
+
+def _in_order(differences: xr.DataArray, curves: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """What stands along a dim in the order of the models that have it: a join sorts names."""
+    for dim in {"information", "feature", "null"} & set(differences.dims):
+        labels = [label for curve in curves.values() for label in curve[dim].values.tolist()]
+        kept = set(differences[dim].values.tolist())
+        differences = differences.sel({dim: [x for x in dict.fromkeys(labels) if x in kept]})
+    return differences

@@ -31,7 +31,7 @@ VARIABLES = {
     "cliff_depth": ("fall of the similarity where positions are added", "1"),
     "plateau_length": ("length of the plateau between the knots", "layers"),
     "plateau_length_relative": ("length of the plateau, relative to depth", "1"),
-    "plateau_length_threshold": ("longest run of taps close to the minimum", "taps"),
+    "plateau_length_threshold": ("longest run of taps close to the minimum", "layers"),
     "pieces": ("number of linear pieces with the lowest BIC", "count"),
     "pieces_share": ("share of resamples in which so many pieces have the lowest BIC", "1"),
     "bic": ("Bayesian information criterion of the fit with so many pieces", "nat"),
@@ -54,13 +54,16 @@ def compute(
     slopes b, b + c₁, b + c₁ + c₂. Knots that fit equally well: the longest plateau, so that a
     cliff or climb that is absent leaves the plateau its room. `pieces` is the lowest of
     `bic` = n·log(RSS/n) + 2p·log n over p = 1, 2, 3 pieces (dim `piece_count`; only those with
-    fewer parameters, 2p, than taps, n). `plateau_length_threshold` is the number of taps in the
-    longest run with s ≤ min + κ·(max − min), for κ in `thresholds` (dim `threshold`).
+    fewer parameters, 2p, than taps, n). `plateau_length_threshold` is the length of the longest run
+    of taps with s ≤ min + κ·(max − min), for κ in `thresholds` (dim `threshold`); a tap has the
+    depth between the middles to its neighbours, one layer where taps are one apart.
 
     dataset: the result of similarity: `centered_cosine` (layer, image), or its mean (layer), which
-    has no interval. Tap "norm" is left out. Scalars in layers unless `VARIABLES` says otherwise;
-    `fit` is over (layer); `{name}_draws` over (..., draw). Fewer than five taps give the metric as
-    absent. Raises VitalsError where `centered_cosine` is missing or depth does not increase.
+    has no interval. t is its `depth`, in blocks, so that taps within a block stand between those of
+    the blocks; tap "norm" is left out. Scalars in layers unless `VARIABLES` says otherwise; `fit`
+    is over (layer); `{name}_draws` over (..., draw). Fewer than five taps, or taps that span too
+    little depth for two knots, give the metric as absent.
+    Raises VitalsError where `centered_cosine` is missing or depth does not increase.
     Source: arXiv 2511.21635 names the phases; the fit is a stated choice.
     """
     axes.require(dataset, "centered_cosine")
@@ -76,7 +79,7 @@ def compute(
         }
     )
     curves = _curves(taps["centered_cosine"], bootstrap_samples, bootstrap_seed)
-    reason = _unfit(curves)
+    reason = _unfit(curves, depth)
     if reason:
         mark_absent(result, "phases", reason)
         return result
@@ -87,7 +90,7 @@ def compute(
     for name, values in _headlines(depth, three).items():
         _add(result, name, values)
     _add_cliff_depth(result, taps, curves)
-    runs = np.stack([longest_run(curves, share) for share in thresholds])
+    runs = np.stack([longest_run(curves, depth, share) for share in thresholds])
     _add(result, "plateau_length_threshold", runs, ("threshold",))
     _add_pieces(result, depth, curves, three)
     _describe(result, "fit", three.fitted[0], ("layer",))
@@ -104,15 +107,25 @@ def three_piece_knots(depth: np.ndarray) -> np.ndarray:
     return knots[np.argsort(knots[:, 0] - knots[:, 1], kind="stable")]
 
 
-def longest_run(curves: np.ndarray, share: float) -> np.ndarray:
-    """Taps in the longest run within `share` of a curve's range above its minimum: (curve,)."""
+def longest_run(curves: np.ndarray, depth: np.ndarray, share: float) -> np.ndarray:
+    """Layers of the longest run within `share` of a curve's range above its minimum: (curve,)."""
     low, high = curves.min(axis=1), curves.max(axis=1)
     close = curves <= (low + share * (high - low))[:, None]
-    length = longest = np.zeros(len(curves), dtype=int)
-    for tap in close.T:
-        length = (length + 1) * tap
+    length = longest = np.zeros(len(curves))
+    for tap, own in zip(close.T, _spans(depth), strict=True):
+        length = (length + own) * tap
         longest = np.maximum(longest, length)
     return longest
+
+
+def _spans(depth: np.ndarray) -> np.ndarray:
+    """The layers that each tap stands for: half the steps before and after it, its one at an end.
+
+    >>> _spans(np.array([0, 0.5, 1, 2, 3]))
+    array([0.5 , 0.5 , 0.75, 1.  , 1.  ])
+    """
+    steps = np.diff(depth)
+    return (np.append(steps[0], steps) + np.append(steps, steps[-1])) / 2
 
 
 def _curves(similarity: xr.DataArray, samples: int, seed: int) -> np.ndarray:
@@ -124,11 +137,12 @@ def _curves(similarity: xr.DataArray, samples: int, seed: int) -> np.ndarray:
     return np.concatenate([similarity.mean("image").values[None], mean])
 
 
-def _unfit(curves: np.ndarray) -> str | None:
+def _unfit(curves: np.ndarray, depth: np.ndarray) -> str | None:
     """Why no phases can be fitted, if so."""
-    taps = curves.shape[1]
-    if taps < MINIMUM_TAPS:
-        return f"three pieces need at least {MINIMUM_TAPS} taps, found {taps}"
+    if depth.size < MINIMUM_TAPS:
+        return f"three pieces need at least {MINIMUM_TAPS} taps, found {depth.size}"
+    if not len(three_piece_knots(depth)):
+        return f"two knots, a layer apart, do not fit between the taps at {depth.tolist()}"
     if not np.isfinite(curves).all():
         return "the centred cosine is not defined at every tap"
     return None

@@ -37,6 +37,7 @@ SOURCE = "Alain and Bengio (2016), arXiv 1610.01644; solver: scikit-learn Logist
 OURS = "closed form, as this library states it"
 BOTH = "cls+patch_mean"
 COMPARED = ("accuracy", "accuracy_gap")  # keep their draws
+NO_TEST = "no test image is of a class with enough fit images"
 
 VARIABLES = {
     "accuracy": ("test accuracy of the logistic probe", "1", PUBLISHED, SOURCE),
@@ -80,13 +81,19 @@ def compute(
     `penalty` and `ridge_penalty`, `converged`; `correct` (layer, feature, image) of test images;
     `accuracy_gap` (layer) = patch_mean − cls with its interval and draws. Attributes
     `majority_accuracy` and `classes`. Intervals resample the test images, paired across models.
-    Raises VitalsError without test images, or with fewer fit images of a class than folds.
+    A class with fewer fit images than folds takes no part, and is recorded as left out; where fewer
+    than two are left, all is absent. Raises VitalsError without fit or test images.
     Source: Alain and Bengio (2016), linear classifier probes; Wu et al. (2018), cosine neighbours.
     """
     axes.require(dataset, "pooled", "label", "split")
-    images = class_split(dataset, fewest=folds)
-    if not images.test.size:
+    if not (dataset["split"] == "test").any():
         raise VitalsError("no image is in the split 'test': probes need fit and test images")
+    images = class_split(dataset, fewest=folds)
+    reason = images.why_none or ("" if images.test.size else NO_TEST)
+    if reason:
+        result = xr.Dataset()
+        mark_absent(result, "probes", reason)
+        return result
 
     features = _features(dataset)
     settings = ProbeSettings(tuple(sorted(penalties)), folds, seed, neighbours, max_iter)
@@ -95,6 +102,8 @@ def compute(
     probed = Parallel(n_jobs=jobs)(probe(fit, test, images, settings) for fit, test in taps)
 
     result = _frame(dataset, images, features)
+    if images.why_left_out:
+        mark_absent(result, "classes", images.why_left_out)
     _add_probed(result, probed, images)
     counts = bootstrap.image_counts(images.test.size, bootstrap_samples, bootstrap_seed)
     _add_intervals(result, probed, images, counts)
@@ -160,7 +169,7 @@ def _add_intervals(
     }
     for name, score in scores.items():
         values = _over_taps(result, [score(tap) for tap in probed], "draw")
-        _add(result, name, values)
+        _add(result, name, values.assign_attrs(images=codes.size))
         if name == "accuracy":
             _add_gap(result, values)
 
@@ -169,7 +178,7 @@ def _add_gap(result: xr.Dataset, accuracy: xr.DataArray) -> None:
     if BOTH in result["feature"].values:
         accuracy = accuracy.assign_coords(feature=result["feature"])
         patch, cls = (accuracy.sel(feature=f, drop=True) for f in ("patch_mean", "cls"))
-        _add(result, "accuracy_gap", patch - cls)
+        _add(result, "accuracy_gap", (patch - cls).assign_attrs(accuracy.attrs))
         return
     found = ", ".join(map(str, result["feature"].values))
     for name in ("accuracy_gap", BOTH):

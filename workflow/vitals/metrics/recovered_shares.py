@@ -29,7 +29,8 @@ def add_shares(result: xr.Dataset, samples: int, seed: int) -> None:
     values = _ratios(*(result[name].sum("image") for name in ("error_self", "error_all", "total")))
     draws = _ratios(*(result[name].dot(weights) for name in ("error_self", "error_all", "total")))
     for name, long_name in RATIOS.items():
-        result[name] = described(values[name], long_name, "1")
+        array = described(values[name], long_name, "1")
+        result[name] = array.assign_attrs(images=result.sizes["image"])
         add = bootstrap.add_interval if name == "recovered" else bootstrap.add_draws
         add(result, name, draws[name])
 

@@ -23,8 +23,12 @@ def mark_absent(result: xr.Dataset, name: str, reason: str) -> None:
 
 
 def absences(result: xr.Dataset) -> dict[str, str]:
-    """Which variables (or whole metric) a result lacks, and the reason of each."""
-    return json.loads(result.attrs.get("absent", "{}"))
+    """Which variables (or whole metric) a result or a dataset lacks, and the reason of each.
+
+    A result has them as JSON, which a file can hold, and a dataset of activations as they are.
+    """
+    absent = result.attrs.get("absent", {})
+    return json.loads(absent) if isinstance(absent, str) else dict(absent)
 
 
 def joined(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
@@ -37,13 +41,15 @@ def joined(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
         return next(iter(parts.values()))
     whole = xr.merge(
         [part.drop_dims("image", errors="ignore") for part in parts.values()],
-        combine_attrs="drop",
+        combine_attrs="override",  # those of the variables, each of which only one part has
         compat="override",
         join="exact",
     )
+    whole.attrs = {}
     for name, part in parts.items():
         for variable, reason in absences(part).items():
             mark_absent(whole, variable, reason)
-        if absences(part) and not part.data_vars:
-            mark_absent(whole, name, next(iter(absences(part).values())))
+        reasons = absences(part)
+        if reasons and not part.data_vars:
+            mark_absent(whole, name, reasons.get(name, next(iter(reasons.values()))))
     return whole

@@ -127,7 +127,7 @@ def _place(result: xr.Dataset, index: Mapping[str, np.ndarray]) -> dict[str, np.
         place["layer"] = result["layer"].values[index["layer"]].astype(str)
         place |= _depth_columns(axes.depth(result), index["layer"])
     if "block" in index:
-        place["layer"] = np.array([f"block.{i}" for i in index["block"]])
+        place["layer"] = axes.block_names(result)[index["block"]]
         place |= _depth_columns(axes.block_depth(result), index["block"])
     return place
 

@@ -8,6 +8,8 @@
 (6.0, 0.5, 1.0)
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -42,16 +44,18 @@ def compute(dataset: xr.Dataset, *, margin: float = 0.0) -> xr.Dataset:
     """Crossing, onset and knee of information I(ℓ) against task A(ℓ), in layers and relative.
 
     With Î, Â the curves scaled to [0, 1] over the taps: `crossing` is where Â − Î first changes
-    sign, linear between taps; `onset` the first ℓ where ΔA > 0 and ΔI < −`margin` at both ℓ and
-    ℓ + 1, with Δx(ℓ) = x(ℓ) − x(ℓ−1) of the curves unscaled; `knee` the tap whose point (Î, Â) is
-    farthest from the straight line between the first and the last. `{name}_relative` divides by the
-    largest depth of the taps used: all where every curve is defined.
+    sign, linear in depth between taps; `onset` the first ℓ where ΔA > 0 and ΔI < −`margin` at both
+    ℓ and ℓ + 1, with Δx(ℓ) = x(ℓ) − x(ℓ−1) of the curves unscaled, of taps at whole depths: a tap
+    within a block is no layer; `knee` the tap whose point (Î, Â) is farthest from the straight line
+    between the first and the last. `{name}_relative` divides by the largest depth of the taps used:
+    all where every curve is defined.
 
     dataset: of scrambling, `r2_all` and `r2_self` (layer, or (null, layer), of which "none" is
     taken); of probes, `accuracy` (layer[, feature]); and, for an interval, their `_draws`
     (..., draw), taken draw by draw. Results over (information[, feature]), with `_low`, `_high`,
-    `_draws` and `_defined_share`, the share of draws in which the quantity exists. A quantity that
-    exists nowhere is absent; an entry that does not exist is NaN, explained by `undefined`.
+    `_draws` and `_defined_share`, the share of draws in which the quantity exists. Where I and A
+    are over different numbers of images, `note` says that their draws are not paired. A quantity
+    that exists nowhere is absent; an entry that does not exist is NaN, explained by `undefined`.
     Raises VitalsError where an input, or the null "none", is missing without a reason.
     Source: arXiv 2511.21635 names the trade-off; the formulas are a stated choice.
     """
@@ -81,8 +85,9 @@ def compute(dataset: xr.Dataset, *, margin: float = 0.0) -> xr.Dataset:
         "onset": _over_taps(onset, information, task, depth=depth, margin=margin),
         "knee": _over_taps(knee, information, task, depth=depth),
     }
+    note = _unpaired(taps, [*present, "accuracy"]) if with_draws else ""
     for name, values in quantities.items():
-        _add(result, name, values, depth.max())
+        _add(result, name, values, depth.max(), note)
     return result
 
 
@@ -100,10 +105,14 @@ def crossing(information: np.ndarray, task: np.ndarray, depth: np.ndarray) -> np
 def onset(
     information: np.ndarray, task: np.ndarray, depth: np.ndarray, margin: float
 ) -> np.ndarray:
-    """First depth of two successive steps with ΔA > 0 and ΔI < −margin; NaN without: (...)."""
-    trades = (np.diff(task) > 0) & (np.diff(information) < -margin)
+    """First depth of two successive steps with ΔA > 0 and ΔI < −margin; NaN without: (...).
+
+    A step leads from one whole depth to the next that there is.
+    """
+    layers = np.flatnonzero(depth == np.floor(depth))
+    trades = (np.diff(task[..., layers]) > 0) & (np.diff(information[..., layers]) < -margin)
     twice = trades[..., :-1] & trades[..., 1:]
-    return _first(twice, np.broadcast_to(depth[1:-1], twice.shape))
+    return _first(twice, np.broadcast_to(depth[layers][1:-1], twice.shape))
 
 
 def knee(information: np.ndarray, task: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -127,6 +136,8 @@ def _scaled(curve: np.ndarray) -> np.ndarray:
 
 def _first(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The first of `values` (..., layer) where `holds`, NaN where it never does: (...)."""
+    if not holds.shape[-1]:
+        return np.full(holds.shape[:-1], np.nan)
     first = np.take_along_axis(values, holds.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     return np.where(holds.any(axis=-1), first, np.nan)
 
@@ -154,9 +165,18 @@ def _measured(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.sortby("depth") if "depth" in dataset.coords else dataset
 
 
+def _unpaired(taps: xr.Dataset, names: Sequence[str]) -> str:
+    """What to say of draws that are not of the same images, by the numbers of images."""
+    images = {name: taps[name].attrs["images"] for name in names if "images" in taps[name].attrs}
+    if len(set(images.values())) < 2:
+        return ""
+    counts = ", ".join(f"{name} over {count}" for name, count in images.items())
+    return f"the draws of both curves are not paired: {counts} test images"
+
+
 def _curve(taps: xr.Dataset, name: str, with_draws: bool) -> xr.DataArray:
     """The curve as draw 0, and its draws after it: (..., layer, draw)."""
-    curve = taps[name].astype(np.float64).expand_dims("draw")
+    curve = taps[name].drop_attrs().astype(np.float64).expand_dims("draw")
     if with_draws:
         curve = xr.concat([curve, taps[f"{name}_draws"].astype(np.float64)], dim="draw")
     return curve.compute()
@@ -180,7 +200,7 @@ def _over_taps(function, information: xr.DataArray, task: xr.DataArray, **params
     return values.transpose("information", ..., "draw")
 
 
-def _add(result: xr.Dataset, name: str, values: xr.DataArray, deepest: float) -> None:
+def _add(result: xr.Dataset, name: str, values: xr.DataArray, deepest: float, note: str) -> None:
     """A quantity (..., draw) in layers and relative to depth, with its intervals."""
     long_name, undefined = VARIABLES[name]
     point, draws = values.isel(draw=0), values.isel(draw=slice(1, None))
@@ -194,6 +214,7 @@ def _add(result: xr.Dataset, name: str, values: xr.DataArray, deepest: float) ->
             mark_absent(result, variable, undefined)
             continue
         described = describe(point / scale, long_name, units, RECONSTRUCTED, SOURCE)
-        result[variable] = described.assign_attrs(undefined=undefined)
+        said = {"undefined": undefined} | ({"note": note} if note else {})
+        result[variable] = described.assign_attrs(said)
         if draws.sizes["draw"]:
             bootstrap.add_draws(result, variable, draws / scale)

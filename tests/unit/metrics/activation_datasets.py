@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 
-def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None):
+def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None, depth=None):
     """The token tier, from one array (image, token, channel) a layer; `prefix`: first kinds."""
     values = np.stack([np.asarray(layer) for layer in layers])
     _, images, tokens, _ = values.shape
@@ -17,7 +17,7 @@ def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None):
         {"tokens": (("layer", "image", "token", "channel"), values)},
         coords={
             "layer": names or layer_names(len(values)),
-            "depth": ("layer", np.arange(len(values))),
+            "depth": ("layer", np.arange(len(values)) if depth is None else depth),
             "token_kind": ("token", [*prefix, *["patch"] * patches]),
             "row": ("token", [*fill, *(grid // columns)]),
             "column": ("token", [*fill, *(grid % columns)]),
@@ -39,6 +39,16 @@ def image_coordinates(images, label=None, split=None):
 def layer_names(layers):
     """embed, position, block.0, block.1 ... as a store names them."""
     return ["embed", "position", *(f"block.{i}" for i in range(layers))][:layers]
+
+
+def every_tap(blocks, final_norm=True):
+    """The names and depths of all taps that a model can have."""
+    taps = {"embed": 0.0, "norm_pre": 0.5, "position": 1.0}
+    for i in range(blocks):
+        taps |= {f"block.{i}.attention": i + 1.5, f"block.{i}": i + 2.0}
+    if final_norm:
+        taps["norm"] = blocks + 2.0
+    return list(taps), np.array(list(taps.values()))
 
 
 def pooled_dataset(layers, label, *, split=None, names=None, **parameters):
