@@ -69,7 +69,8 @@ def images_file(tmp_path_factory) -> Path:
     from vitals.data import images
 
     path = tmp_path_factory.mktemp("images") / "images.parquet"
-    images.write(images.build("digits", 0.3, 0, 60), path, "digits", "{}", "code")
+    settings = {"dataset": "digits", "test_share": 0.3, "seed": 0, "limit": 60}
+    images.write(images.build(settings), path, settings, "{}", "code")
     return path
 
 

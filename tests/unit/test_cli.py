@@ -108,12 +108,26 @@ def trained(tmp_path, images_file, small_options):
     return weights
 
 
-def extract(trained, images_file, shard, device="cpu"):
-    spec = {
-        **{"shard_images": 60, "token_images": None, "gallery_images": 2},
-        **{"storage": "float16", "batch": 32},
+def extract(trained, images_file, shard, device="cpu", listed=None):
+    settings = {
+        **{"shard_images": 60, "token_images": None, "gallery_images": 2, "attention": True},
+        **{"sub_blocks": False, "precision": "float32", "storage": "float16", "codec": "none"},
+        **{"keep_bits": None, "skip_unreadable": False},
     }
-    arguments = ["--images", images_file, "--model", trained, "--output", shard, "--device", device]
+    fingerprint = images.fingerprint(images.read(images_file).table)
+    spec = {"settings": settings, "images": listed or fingerprint}
+    arguments = [
+        "--batch",
+        32,
+        "--images",
+        images_file,
+        "--model",
+        trained,
+        "--output",
+        shard,
+        "--device",
+        device,
+    ]
     given = ["extract", "--spec", canonical(spec), "--code", "digest", *arguments]
     cli.main([str(argument) for argument in given])
 
@@ -128,7 +142,7 @@ def test_stages_run_one_after_another_and_verify_finds_what_was_altered(
     shard = model / "activations" / "0.zarr"
     extract(trained, images_file, shard / "zarr.json")  # the root file, as the workflow names it
     assert store.provenance(shard)["code"] == "digest"
-    assert json.loads(store.provenance(shard)["spec"])["storage"] == "float16"
+    assert json.loads(store.provenance(shard)["spec"])["settings"]["storage"] == "float16"
 
     result = model / "metrics" / "similarity.nc"
     result.parent.mkdir()
@@ -149,7 +163,18 @@ def test_stages_run_one_after_another_and_verify_finds_what_was_altered(
     content[100] ^= 4
     chunk.write_bytes(content)
     message = refused(capsys, "verify", model)
-    assert message == f"vitals verify: not what was written: {shard}: tokens/attention"
+    torn = "tokens/attention/c/1/0/0/0: its bytes do not give its checksum"
+    assert message == f"vitals verify: not what was written: {shard}: {torn}"
+    message = refused(
+        capsys, "metric", "attention", "--spec", "{}", "--activations", shard, "--output", result
+    )
+    assert str(shard) in message
+    assert "tokens/attention/c/1/0/0/0" in message
+
+
+def test_a_list_of_other_images_than_the_shard_is_of_is_refused(trained, images_file):
+    with pytest.raises(SystemExit, match=r"does not list the images of shard 0: list them again"):
+        extract(trained, images_file, trained.parent / "0.zarr", listed="other")
 
 
 def test_a_shard_is_named_by_its_number(trained, images_file):
@@ -160,3 +185,27 @@ def test_a_shard_is_named_by_its_number(trained, images_file):
 def test_an_unknown_device_is_one_line(images_file, trained):
     with pytest.raises(SystemExit, match=r"vitals extract: device 'gpu': [^\n]*\Z"):
         extract(trained, images_file, trained.parent / "0.zarr", device="gpu")
+
+
+def test_the_plan_says_shapes_disk_and_time_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study = {
+        "study": "planned",
+        "images": {"dataset": "digits", "limit": 200},
+        "activations": {"shard_images": 60, "token_images": 50},
+        "models": {
+            "vit": {
+                "architecture": "vit_tiny_patch16_224",
+                "options": {**{"img_size": 8, "patch_size": 2, "in_chans": 1}, "depth": 2},
+            }
+        },
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps(study))
+    cli.main(["plan", "study.yaml", "--device", "cpu"])
+    said = capsys.readouterr().out
+    tokens = 100 * 17 * (5 * 192 + 2 * 17) * 2  # images, tokens, (taps, channels; blocks, keys)
+    assert float(said.split("tokens GB")[1].split()[0]) == pytest.approx(tokens / 1e9, rel=0.01)
+    assert "17 × 192" in said
+    assert said.split("shards")[1].split()[0] == "4"
+    assert said.splitlines()[-1].startswith("vitals plan: 200 images, ")
+    assert list((tmp_path / "artifacts" / "planned").iterdir()) == []

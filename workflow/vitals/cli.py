@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vitals.catalogue import FIGURES, METRICS
+from vitals.device import workers
 from vitals.errors import VitalsError, unknown
 from vitals.whole import whole_file
 
@@ -36,17 +37,27 @@ def _parser() -> argparse.ArgumentParser:
 
     images = _stage(stages, "images", _images, "list the images of a study")
     images.add_argument("--output", type=Path, required=True, help="images.parquet")
+    _add_data(images)
 
     for name, text in (("train", "train a model from scratch"), ("load", "load a model's weights")):
         model = _stage(stages, name, _train if name == "train" else _load, text)
         model.add_argument("--images", type=Path, required=True, help="images.parquet")
         model.add_argument("--output", type=Path, required=True, help="model.safetensors")
+        if name == "train":
+            _add_data(model)
+        else:
+            model.add_argument("--weights", type=Path, nargs="*", default=[],
+                               help="a file of weights; timm's own without")  # fmt: skip
         _add_device(model)
 
     extract = _stage(stages, "extract", _extract, "pass a shard of images and store the taps")
     extract.add_argument("--images", type=Path, required=True, help="images.parquet")
     extract.add_argument("--model", type=Path, required=True, help="model.safetensors")
     extract.add_argument("--output", type=Path, required=True, help="activations/{shard}.zarr")
+    extract.add_argument("--batch", type=int, help="images of a pass; as memory allows without")
+    extract.add_argument("--workers", type=int, default=1, help="threads that prepare images")
+    extract.add_argument("--decoded", type=Path, help="folder where prepared images are kept")
+    _add_data(extract)
     _add_device(extract)
 
     metric = _stage(stages, "metric", _metric, "reduce stored activations to a metric")
@@ -67,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
                            help="{model}/metrics/{metric}.nc or compare/{metric}.nc")  # fmt: skip
         stage.add_argument("--output", type=Path, required=True)
 
+    plan = stages.add_parser("plan", help="what a study's activations take of disk and time")
+    plan.add_argument("study", type=Path, help="the study's file, as for snakemake --configfile")
+    plan.add_argument("--batch", type=int, help="images of a pass; as memory allows without")
+    plan.add_argument("--workers", type=int, default=workers(), help="threads of a pass")
+    _add_device(plan)
+    plan.set_defaults(run=_plan)
+
     verify = stages.add_parser("verify", help="check stored activations against their digests")
     verify.add_argument("stores", type=Path, nargs="+", help="shards, or folders of them")
     verify.set_defaults(run=_verify)
@@ -81,6 +99,10 @@ def _stage(stages: Any, name: str, run: Any, text: str) -> argparse.ArgumentPars
     return stage
 
 
+def _add_data(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--data", help="where the images are, for a dataset with a path")
+
+
 def _add_device(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
@@ -88,8 +110,10 @@ def _add_device(stage: argparse.ArgumentParser) -> None:
 def _images(options: argparse.Namespace) -> str:
     from vitals.data import images
 
-    table = images.build(**options.spec)
-    images.write(table, options.output, options.spec["dataset"], _spec(options), options.code)
+    settings = {**options.spec, "path": options.data}
+    previous = options.output if options.output.is_file() else None
+    table = images.build(settings, previous)
+    images.write(table, options.output, settings, _spec(options), options.code)
     counts = table["split"].value_counts()
     return f"{len(table)} images ({counts['fit']} fit, {counts['test']} test) in {options.output}"
 
@@ -97,19 +121,19 @@ def _images(options: argparse.Namespace) -> str:
 def _train(options: argparse.Namespace) -> str:
     from vitals.models.stage import train
 
-    return train(**_model_inputs(options))
+    return train(**_model_inputs(options), data=options.data)
 
 
 def _load(options: argparse.Namespace) -> str:
     from vitals.models.stage import load
 
-    return load(**_model_inputs(options))
+    return load(**_model_inputs(options), weights_file=next(iter(options.weights), None))
 
 
 def _model_inputs(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "spec": options.spec,
-        "provenance": {"spec": _spec(options), "code": options.code},
+        "provenance": _provenance(options),
         "images": options.images,
         "weights": options.output,
         "device": options.device,
@@ -117,12 +141,17 @@ def _model_inputs(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _extract(options: argparse.Namespace) -> str:
-    from vitals.activations.stage import extract
+    from vitals import device
+    from vitals.activations import stage
+    from vitals.activations.extract import Machine
 
-    provenance = {"spec": _spec(options), "code": options.code}
-    return extract(
-        options.spec, provenance, options.images, options.model, options.output, options.device
+    machine = Machine(
+        device.choose(options.device), options.batch, options.workers, options.decoded
     )
+    return stage.run(
+        options.spec, _provenance(options), options.images, options.data, options.model,
+        options.output, machine,
+    )  # fmt: skip
 
 
 def _metric(options: argparse.Namespace) -> str:
@@ -179,6 +208,20 @@ def _summary(options: argparse.Namespace) -> str:
     return f"{len(table)} numbers in {options.output}"
 
 
+def _plan(options: argparse.Namespace) -> str:
+    import yaml
+
+    from vitals import device, plan
+    from vitals.activations.extract import Machine
+    from vitals.study import Study
+
+    study = Study(yaml.safe_load(options.study.read_text()))
+    machine = Machine(device.choose(options.device), options.batch, options.workers)
+    planned = plan.table(study, machine)
+    print(planned.T.to_string(float_format="{:.3g}".format))
+    return plan.verdict(study, planned)
+
+
 def _verify(options: argparse.Namespace) -> str:
     from vitals.activations import store
 
@@ -193,6 +236,10 @@ def _known(kind: str, name: str, catalogue: Mapping[str, Entry]) -> Entry:
     if name not in catalogue:
         raise unknown(kind, name, catalogue)
     return catalogue[name]
+
+
+def _provenance(options: argparse.Namespace) -> dict[str, str]:
+    return {"spec": _spec(options), "code": options.code}
 
 
 def _spec(options: argparse.Namespace) -> str:

@@ -8,14 +8,18 @@ from vitals.errors import VitalsError
 if TYPE_CHECKING:
     import torch
 
+FEEDING = 8  # threads that read and prepare images beside an accelerator
+
 
 def choose(name: str) -> "torch.device":
     """The device of a name; "auto" is the accelerator, or the CPU where there is none.
 
+    float32 stays float32 there: TF32, which cuDNN takes by default, keeps 10 bits of a mantissa.
     Raises VitalsError for a name that torch does not know or a device that is not there.
     """
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
@@ -29,3 +33,8 @@ def choose(name: str) -> "torch.device":
 def accelerators() -> int:
     """How many NVIDIA accelerators this machine has, without importing torch."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def workers() -> int:
+    """Threads of a pass: one where the CPU computes it, enough to feed an accelerator otherwise."""
+    return FEEDING if accelerators() else 1

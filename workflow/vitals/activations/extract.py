@@ -1,26 +1,40 @@
-"""Running a shard of images through a model and keeping what the taps saw."""
+"""Running a shard of images through a model and keeping what the taps saw.
 
-from dataclasses import dataclass
+Reading and preparing images, the pass, and encoding and writing run beside each other. What is in
+memory is a few batches, whatever the number of images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vitals.activations import capture, store
-from vitals.activations.attention import TokenRoles
+from vitals.activations import capture, layout, store
+from vitals.activations.batches import Batch, Fitting, batches, fitting_size
+from vitals.activations.host import Arrival, Cast, stacked, to_host
+from vitals.activations.layout import (
+    FEATURES,
+    GALLERY_ATTENTION,
+    GALLERY_IMAGES,
+    LOGITS,
+    PATCH_MEAN,
+    TOKEN_ATTENTION,
+    TOKEN_STATES,
+    Settings,
+)
+from vitals.activations.pipeline import ahead, behind
 from vitals.activations.reader import ATTENTION_MEAN, GALLERY, MODEL, POOLED, TOKENS
+from vitals.data import decoded, pixels
 from vitals.data.images import FIT, TEST, ImageList
 from vitals.errors import VitalsError
-from vitals.models.anatomy import Anatomy, anatomy
+from vitals.models.anatomy import CLS, Anatomy, anatomy
 from vitals.models.build import Transform
 from vitals.progress import announce, progress
 
-CLS, PATCH_MEAN = "cls", "patch_mean"
-TOKEN_STATES, TOKEN_ATTENTION = f"{TOKENS}/tokens", f"{TOKENS}/attention"
-GALLERY_ATTENTION = f"{GALLERY}/attention_heads"
-STORED_AS_SET = (TOKEN_STATES, TOKEN_ATTENTION, GALLERY_ATTENTION)
 PARAMETER_DIMS = {
     "position_embedding": ("token", "channel"),
     "head_weight": ("class", "channel"),
@@ -28,210 +42,286 @@ PARAMETER_DIMS = {
     "norm_scale": ("channel",),
     "norm_shift": ("channel",),
 }
+LEVELS = 255  # of a byte: prepared pictures are 0 ... 255, arrays 0 ... 1
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is kept: of every image the pooled tier, of the first `token_images` of each split the
-    tokens, of the first `gallery_images` of the test split attention head by head.
+class Subject:
+    """The model that is looked at.
 
-    storage: "float16" or "float32", of tokens and attention; the rest is always float32.
-    batch: images a forward pass.
+    class_names: of each row of its classifier; class_rows: the row of each class of the dataset,
+    None where there is no classifier: then labels are the dataset's own.
     """
 
-    shard_images: int
-    token_images: int | None
-    gallery_images: int
-    storage: str
-    batch: int
+    name: str
+    network: nn.Module
+    transform: Transform
+    class_names: tuple[str, ...] | None = None
+    class_rows: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the work runs on: beyond float32 rounding, none of it changes what is stored.
+
+    batch: images of a pass, None for what memory allows; workers: threads that prepare images;
+    decoded: a folder where prepared images are kept for the models that prepare them alike.
+    """
+
+    device: torch.device
+    batch: int | None = None
+    workers: int = 1
+    decoded: Path | None = None
+
+
+@dataclass
+class Extracted:
+    """What a shard came to: images stored, those left out, and how many the model got right."""
+
+    images: int
+    left_out: list[str] = field(default_factory=list)
+    correct: dict[str, tuple[int, int]] = field(default_factory=dict)  # by split: right, of
 
 
 def extract(
-    model: nn.Module,
-    transform: Transform,
+    subject: Subject,
     images: ImageList,
     shard: int,
     settings: Settings,
     path: Path,
     provenance: dict[str, Any],
-    device: torch.device,
-) -> int:
-    """Write the shard's store at `path`, whole or not at all; the number of its images.
+    machine: Machine,
+) -> Extracted:
+    """Write the shard's store at `path`, whole or not at all.
 
     Raises VitalsError for a shard beyond the last image, for a model whose taps cannot be trusted,
-    and for a value that the storage type cannot hold.
+    for an image that cannot be read, for a value that the storage type cannot hold, and for a disk
+    that cannot hold the shard.
     """
-    in_tokens, in_gallery = _tiers(images.table["split"].to_numpy(), settings)
-    start = shard * settings.shard_images
-    part = images.rows(start, start + settings.shard_images)
-    rows = slice(start, start + len(part.table))
+    start, stop = shard * settings.shard_images, (shard + 1) * settings.shard_images
+    part = images.rows(start, stop)
     if part.table.empty:
         raise VitalsError(
             f"shard {shard} has no images: the list has {len(images.table)}, a shard "
             f"{settings.shard_images}"
         )
-    model = model.to(device)
-    body = anatomy(model)
-    with store.new_shard(path, provenance) as writer:
-        sink = _Sink(writer, body, part, in_tokens[rows], in_gallery[rows], settings)
-        sink.run(model, transform, provenance["model"], device)
-    return len(part.table)
+    members = layout.tiers(images.table["split"].to_numpy(), settings)
+    body = anatomy(subject.network.to(machine.device).eval())
+    counts = {tier: int(rows[start:stop].sum()) for tier, rows in members.items()}
+    arrays = layout.arrays(body, settings, counts, subject.transform.size)
+    encoding = store.Encoding(settings.codec, settings.keep_bits)
+    size = sum(array.bytes for array in arrays)
+    with store.new_shard(path, provenance, encoding, expects_bytes=size) as writer:
+        for array in arrays:
+            writer.declare(
+                array.name, array.dims, array.shape, array.dtype,
+                at_most=settings.skip_unreadable, lossy=array.lossy,
+            )  # fmt: skip
+        part_members = {tier: rows[start:stop] for tier, rows in members.items()}
+        return _Shard(writer, subject, body, part, part_members, settings, machine).run()
 
 
-def _tiers(split: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Which images of the whole list are in the token tier, and which in the gallery."""
-    rank = np.empty(split.size, dtype=int)  # place of an image within its split
-    for name in (FIT, TEST):
-        rank[split == name] = np.arange((split == name).sum())
-    limit = split.size if settings.token_images is None else settings.token_images
-    return rank < limit, (split == TEST) & (rank < settings.gallery_images)
-
-
-class _Sink:
-    """The arrays of one shard and how a pass fills them."""
+class _Shard:
+    """One shard being filled."""
 
     def __init__(
         self,
         writer: store.ShardWriter,
+        subject: Subject,
         body: Anatomy,
         images: ImageList,
-        in_tokens: np.ndarray,
-        in_gallery: np.ndarray,
+        members: dict[str, np.ndarray],
         settings: Settings,
+        machine: Machine,
     ) -> None:
-        self.writer, self.body, self.images, self.settings = writer, body, images, settings
-        everything = np.ones_like(in_tokens)
-        self.members = {TOKENS: in_tokens, POOLED: everything, GALLERY: in_gallery}
-        rows, columns = body.grid
-        prefix = [-1] * body.prefix_tokens
-        self.row = np.array([*prefix, *np.repeat(np.arange(rows), columns)])
-        self.column = np.array([*prefix, *np.tile(np.arange(columns), rows)])
-        self.roles = TokenRoles.of(body.kinds, self.row, self.column)
-        self.features = [CLS] * (CLS in body.kinds) + [PATCH_MEAN]
+        self.writer, self.subject, self.body, self.images = writer, subject, body, images
+        self.members, self.settings, self.machine = members, settings, machine
+        self.layers = body.layers(settings.sub_blocks)
+        self.taps = capture.Taps(settings.sub_blocks, settings.attention)
+        self.roles = layout.roles(body)
+        self.on_device = self.roles.to(machine.device)
+        self.features = layout.features(body)
+        self.labels = self._labels()
+        self.stored = np.zeros(len(images.table), dtype=bool)
+        self.predicted = np.full(len(images.table), -1)
+        self.attention_sum: list[Tensor] = []
 
-    def run(self, model: nn.Module, transform: Transform, name: str, device: torch.device) -> None:
+    @torch.inference_mode()
+    def run(self) -> Extracted:
         """Pass the images batch by batch, and describe what was written."""
-        roles = self.roles.to(device)
-        pixels = torch.from_numpy(self.images.pixels())
-        announce(f"extract {name}: {len(pixels)} images, {len(self.body.layers)} taps, on {device}")
-        total = torch.zeros((), dtype=torch.float64)
-        for start in progress(range(0, len(pixels), self.settings.batch), f"extract {name}"):
-            batch = slice(start, min(start + self.settings.batch, len(pixels)))
-            shown = torch.from_numpy(self.members[GALLERY][batch])
-            images = transform(pixels[batch].to(device))
-            seen = capture.forward(
-                model, self.body, roles, images, shown.nonzero()[:, 0].to(device)
-            )
-            if start == 0:
-                capture.check_replay(self.body, seen, name)
-                self._declare(seen, tuple(pixels.shape[1:]))
-            self._keep(seen, torch.from_numpy(self.members[TOKENS][batch]).to(device))
-            self._keep_gallery(seen, pixels[batch][shown])
-            total = total + torch.stack(seen.attention_sum).cpu()
-        self._describe((total / len(pixels)).float())
+        count, name, device = len(self.images.table), self.subject.name, self.machine.device
+        size = self.machine.batch or fitting_size(self.body, len(self.layers), device)
+        taps = len(self.layers)
+        announce(f"extract {name}: {count} images, {taps} taps, in batches of {size}, on {device}")
+        fitting = Fitting(size)
+        read = ahead(batches(self._prepared(), size, device))
+        checked = False
+        with behind() as later:
+            for batch in progress(read, f"extract {name}", total=-(-count // size)):
+                for piece, seen in fitting(self._pass, batch):
+                    if not checked:  # before anything is stored
+                        capture.check_replay(self.body, seen, name)
+                        checked = True
+                    later(*self._kept(piece, seen))
+        if not self.stored.any():
+            raise VitalsError("no image of the shard could be read")
+        return self._described()
 
-    def _declare(self, seen: capture.Pass, shape: tuple[int, ...]) -> None:
-        """Create the arrays that the batches fill, from the names of their dims."""
-        sizes = {
-            "layer": len(self.body.layers),
-            "block": len(self.body.blocks),
-            "token": len(self.body.kinds),
-            "query": len(self.body.kinds),
-            "key": len(self.body.kinds),
-            "head": self.body.heads,
-            "feature": len(self.features),
-            "channel": seen.states["embed"].shape[-1],
-            "class": seen.logits.shape[-1],
-            **dict(zip(("color", "height", "width"), shape, strict=True)),
-        }
-        for name, dims in self._arrays(seen):
-            count = int(self.members[name.split("/")[0]].sum())
-            if count:
-                lengths = [count if dim == "image" else sizes[dim] for dim in dims]
-                dtype = self.settings.storage if name in STORED_AS_SET else "float32"
-                self.writer.declare(name, dims, lengths, dtype)
+    def _prepared(self) -> Iterator[np.ndarray | None]:
+        """The images as the model takes them, before normalisation, in order."""
+        transform, machine = self.subject.transform, self.machine
+        stream = pixels.prepared(
+            self.images, transform.prepare, machine.workers, self.settings.skip_unreadable
+        )
+        if machine.decoded is None:
+            return stream
+        return decoded.kept(
+            machine.decoded, transform.key, self.images, stream, self.settings.skip_unreadable
+        )
 
-    def _arrays(self, seen: capture.Pass) -> list[tuple[str, tuple[str, ...]]]:
-        return [
-            (TOKEN_STATES, ("layer", "image", "token", "channel")),
-            (TOKEN_ATTENTION, ("block", "image", "query", "key")),
-            (f"{POOLED}/pooled", ("layer", "image", "feature", "channel")),
-            (f"{POOLED}/logits", ("image", "class")),
-            *(
-                (f"{POOLED}/attention_{name}", ("block", "image", "head"))
-                for name in seen.summaries
-            ),
-            (f"{GALLERY}/images", ("image", "color", "height", "width")),
-            (GALLERY_ATTENTION, ("block", "image", "head", "query", "key")),
-        ]
+    def _pass(self, batch: Batch) -> capture.Pass:
+        """What the taps saw of a batch; where the model is refused, by its name."""
+        try:
+            return self._seen(batch)
+        except VitalsError as error:
+            raise VitalsError(f"{self.subject.name}: {error}") from error
 
-    def _keep(self, seen: capture.Pass, tier: torch.Tensor) -> None:
-        """Append one batch to the token tier (the images of `tier`) and to the pooled tier."""
-        append = self.writer.append
-        if tier.any():
-            states = {layer: state[tier] for layer, state in seen.states.items()}
-            append(TOKEN_STATES, self._stored(states))
-            maps = {f"block.{i}": a[tier] for i, a in enumerate(seen.attention)}
-            append(TOKEN_ATTENTION, self._stored(maps))
-        pooled = torch.stack([self._pooled(state) for state in seen.states.values()])
-        append(f"{POOLED}/pooled", pooled.float().cpu().numpy())
-        append(f"{POOLED}/logits", seen.logits.float().cpu().numpy())
+    def _seen(self, batch: Batch) -> capture.Pass:
+        device = self.machine.device
+        images = self.subject.transform(batch.pixels.to(device, non_blocking=True))
+        shown = np.flatnonzero(self.members[GALLERY][batch.places])
+        precise = self.settings.precision == "float32"
+        with torch.autocast(device.type, torch.bfloat16, enabled=not precise):
+            return capture.forward(
+                self.subject.network, self.body, self.on_device, images,
+                torch.from_numpy(shown).to(device), self.taps,
+            )  # fmt: skip
+
+    def _kept(self, batch: Batch, seen: capture.Pass) -> tuple[Callable[..., None], ...]:
+        """What a pass leaves of a batch, on its way to the host, and the call that stores it."""
+        tokens, shown = (self.members[tier][batch.places] for tier in (TOKENS, GALLERY))
+        maps = {f"block.{i}": values for i, values in enumerate(seen.attention)}
+        heads = {f"block.{i}": values for i, values in enumerate(seen.attention_heads)}
+        exact = {FEATURES: stacked([self._pooled(state) for state in seen.states.values()])}
+        if self.body.classes is not None:
+            exact[LOGITS] = to_host(seen.logits.float())
         for name, summary in seen.summaries.items():
-            append(f"{POOLED}/attention_{name}", torch.stack(summary).float().cpu().numpy())
+            exact[layout.summary(name)] = stacked(summary)
+        rounded = {}
+        if tokens.any():
+            rounded[TOKEN_STATES] = self._cast(seen.states, tokens)
+            if maps:
+                rounded[TOKEN_ATTENTION] = self._cast(maps, tokens)
+        if heads and shown.any():
+            rounded[GALLERY_ATTENTION] = Cast(heads, self.settings.storage)
+            exact[GALLERY_IMAGES] = _in_unit_range(batch.pixels[torch.from_numpy(shown)])
+        self._add_attention(seen.attention_sum)
+        return self._store, batch, rounded, exact, Arrival(self.machine.device)
 
-    def _keep_gallery(self, seen: capture.Pass, pixels: torch.Tensor) -> None:
-        """Append the images of a batch that are in the gallery, with their attention by head."""
-        if len(pixels):
-            heads = {f"block.{i}": a for i, a in enumerate(seen.attention_heads)}
-            self.writer.append(f"{GALLERY}/images", pixels.numpy())
-            self.writer.append(GALLERY_ATTENTION, self._stored(heads))
+    def _store(
+        self, batch: Batch, rounded: dict[str, Cast], exact: dict[str, Tensor], arrival: Arrival
+    ) -> None:
+        arrival.wait()
+        for name, cast in rounded.items():
+            self.writer.append(name, cast.array())
+        for name, values in exact.items():
+            self.writer.append(name, values.numpy())
+        self.stored[batch.places] = True
+        if LOGITS in exact:
+            self.predicted[batch.places] = exact[LOGITS].argmax(dim=1).numpy()
 
-    def _pooled(self, state: torch.Tensor) -> torch.Tensor:
-        """The features of each image at one tap: (image, feature, channel)."""
-        found = {PATCH_MEAN: state[:, self.roles.patches.to(state.device)].mean(dim=1)}
-        if self.roles.cls is not None:
-            found[CLS] = state[:, self.roles.cls]
+    def _cast(self, values: dict[str, Tensor], rows: np.ndarray) -> Cast:
+        """The values of some images of a batch, (image, ...) a layer, in the storage type."""
+        if not rows.all():
+            chosen = torch.from_numpy(np.flatnonzero(rows)).to(self.machine.device)
+            values = {layer: value[chosen] for layer, value in values.items()}
+        return Cast(values, self.settings.storage)
+
+    def _pooled(self, state: Tensor) -> Tensor:
+        """The features of each image at one tap: (image, feature, channel), float32."""
+        patches = state[:, self.body.prefix_tokens :]  # behind the prefix, all are patches
+        found = {PATCH_MEAN: patches.mean(dim=1, dtype=torch.float32)}
+        if self.on_device.cls is not None:
+            found[CLS] = state[:, self.on_device.cls].float()
         return torch.stack([found[feature] for feature in self.features], dim=1)
 
-    def _stored(self, values: dict[str, torch.Tensor]) -> np.ndarray:
-        """One array of the storage type from a tensor a layer; VitalsError where one overflows."""
-        dtype = getattr(torch, self.settings.storage)
-        cast = torch.stack([value.to(dtype) for value in values.values()])
-        finite = cast.isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            layer = list(values)[int((~finite).nonzero()[0])]
-            if not values[layer].isfinite().all():
-                raise VitalsError(f"the model gives NaN or infinity at {layer}")
-            raise VitalsError(
-                f"a value at {layer} does not fit {self.settings.storage}: "
-                "set activations.storage to float32"
-            )
-        return cast.cpu().numpy()
+    def _add_attention(self, sums: list[Tensor]) -> None:
+        """Add a batch's sums over images, (head, query, key) a block, to the shard's."""
+        if not self.attention_sum:
+            self.attention_sum = sums
+            return
+        for total, more in zip(self.attention_sum, sums, strict=True):
+            total += more
 
-    def _describe(self, attention_mean: torch.Tensor) -> None:
-        """Put the coordinates of each tier, the mean attention and the parameters."""
+    def _labels(self) -> np.ndarray:
+        """Of each image, the classifier's row of its class; the dataset's label without one."""
+        labels, rows = self.images.labels(), self.subject.class_rows
+        return labels if rows is None else rows[labels]
+
+    def _described(self) -> Extracted:
+        """Put the coordinates, the mean attention, the parameters and the reasons of absences."""
         table = self.images.table
-        for group, members in self.members.items():
-            if not members.any():
+        for tier, members in self.members.items():
+            kept = members & self.stored
+            if not kept.any():
                 continue
-            self._put_taps(group)
-            for name in ("image_id", "label", "split"):
-                values = table[name].to_numpy()[members]
-                values = values if values.dtype.kind == "i" else values.astype(str)
-                self.writer.put_coordinate(f"{group}/{name}", ("image",), values)
-        self.writer.put_coordinate(f"{POOLED}/feature", ("feature",), np.array(self.features))
-        classes = np.array(self.images.source.classes)
-        self.writer.put_coordinate(f"{POOLED}/class", ("class",), classes)
-        maps = ("block", "head", "query", "key")
-        self.writer.put(f"{POOLED}/{ATTENTION_MEAN}", maps, attention_mean.numpy())
-        for name, value in self.body.parameters.items():
-            self.writer.put(f"{MODEL}/{name}", PARAMETER_DIMS[name], value.float().cpu().numpy())
+            self._put_taps(tier)
+            put = self.writer.put_coordinate
+            put(f"{tier}/label", ("image",), self.labels[kept])
+            for name in ("image_id", "split"):
+                put(f"{tier}/{name}", ("image",), table[name].to_numpy()[kept].astype(str))
+            for variable, reason in self._absences(tier):
+                self.writer.absent(tier, variable, reason)
+        self._put_model()
+        left_out = table["image_id"][~self.stored].tolist()
+        self.writer.note("left_out", left_out)
+        return Extracted(int(self.stored.sum()), left_out, self._correct())
 
-    def _put_taps(self, group: str) -> None:
+    def _put_taps(self, tier: str) -> None:
         put = self.writer.put_coordinate
-        layers = np.array(self.body.layers)
-        put(f"{group}/layer", ("layer",), layers)
-        put(f"{group}/depth", ("layer",), np.arange(len(layers)))
-        put(f"{group}/token_kind", ("token",), np.array(self.body.kinds))
-        put(f"{group}/row", ("token",), self.row)
-        put(f"{group}/column", ("token",), self.column)
+        put(f"{tier}/layer", ("layer",), np.array(self.layers))
+        put(f"{tier}/depth", ("layer",), np.array(self.body.depths(self.settings.sub_blocks)))
+        put(f"{tier}/token_kind", ("token",), np.array(self.body.kinds))
+        for name, values in zip(("row", "column"), layout.places(self.body), strict=True):
+            put(f"{tier}/{name}", ("token",), values)
+
+    def _put_model(self) -> None:
+        writer, images = self.writer, int(self.stored.sum())
+        writer.put_coordinate(f"{POOLED}/feature", ("feature",), np.array(self.features))
+        if self.body.classes is not None:
+            names = self.subject.class_names or tuple(map(str, range(self.body.classes)))
+            writer.put_coordinate(f"{POOLED}/class", ("class",), np.array(names))
+        if self.attention_sum:
+            mean = torch.stack(self.attention_sum).cpu() / images
+            dims = ("block", "head", "query", "key")
+            writer.put(f"{POOLED}/{ATTENTION_MEAN}", dims, mean.float().numpy())
+        for name, value in self.body.parameters.items():
+            writer.put(f"{MODEL}/{name}", PARAMETER_DIMS[name], value.float().cpu().numpy())
+
+    def _absences(self, tier: str) -> list[tuple[str, str]]:
+        """The variables that a tier has not, and why."""
+        found = []
+        if not self.attention_sum and tier != GALLERY:
+            setting = "activations.attention is false"
+            found.append(("attention", self.body.attention_absent or setting))
+        if self.body.classes is None and tier == POOLED:
+            found += [(name, "the model has no classifier") for name in ("logits", "head_weight")]
+        elif "head_weight" not in self.body.parameters and tier == POOLED:
+            found.append(("head_weight", "the classifier reads no single normed feature"))
+        return found
+
+    def _correct(self) -> dict[str, tuple[int, int]]:
+        """How many images of each split the classifier got right, and of how many."""
+        if self.body.classes is None:
+            return {}
+        right, split = self.predicted == self.labels, self.images.table["split"].to_numpy()
+        kept = {name: (split == name) & self.stored for name in (FIT, TEST)}
+        return {
+            name: (int(right[rows].sum()), int(rows.sum()))
+            for name, rows in kept.items()
+            if rows.any()
+        }
+
+
+def _in_unit_range(pixels: Tensor) -> Tensor:
+    return pixels.float() / LEVELS if pixels.dtype == torch.uint8 else pixels

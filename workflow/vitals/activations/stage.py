@@ -3,49 +3,67 @@
 from pathlib import Path
 from typing import Any
 
-from vitals import device as devices
-from vitals.activations import extract as extraction
+import numpy as np
+
 from vitals.activations import store
+from vitals.activations.extract import Extracted, Machine, Subject, extract
+from vitals.activations.layout import Settings
 from vitals.data import images as image_lists
 from vitals.errors import VitalsError
 from vitals.models import build
 from vitals.provenance import versions
 
 
-def extract(
+def run(
     spec: dict[str, Any],
     provenance: dict[str, Any],
     images: Path,
+    data: str | None,
     model: Path,
     shard: Path,
-    device: str,
+    machine: Machine,
 ) -> str:
     """Pass a shard's images through a model and store what the taps saw; says what it made.
 
-    spec: the fields of `extraction.Settings`; shard: `{number}.zarr`, or its root file.
+    spec: `settings`, the fields of `layout.Settings`, and `images`, the fingerprint of the shard's
+    rows of the list; data: where the images are; shard: `{number}.zarr`, or its root file.
+    Raises VitalsError where the list does not have the rows of the fingerprint.
     """
     shard = shard.parent if shard.name == store.ROOT_FILE else shard
     if not (shard.suffix == ".zarr" and shard.stem.isdecimal()):
         raise VitalsError(f"{shard} is no name of a shard: expected 0.zarr, 1.zarr, ...")
-    listed = image_lists.read(images)
+    settings, number = Settings(**spec["settings"]), int(shard.stem)
+    listed = image_lists.read(images, data)
+    rows = slice(number * settings.shard_images, (number + 1) * settings.shard_images)
+    if image_lists.fingerprint(listed.table.iloc[rows]) != spec["images"]:
+        raise VitalsError(f"{images} does not list the images of shard {number}: list them again")
     network, transform, about = build.load(model, model.with_suffix(".json"))
-    chosen = devices.choose(device)
+    subject = Subject(model.parent.name, network, transform, *_classes(about))
     made_from = {
         **provenance,
-        "model": model.parent.name,
+        "model": subject.name,
         "weights_digest": about["weights_digest"],
-        "images_digest": listed.digest,
+        "transform": about["transform"],
+        "images": spec["images"],
+        "start": rows.start,
+        "stop": min(rows.stop, len(listed.table)),
         "versions": versions(),
-        "device": str(chosen),
+        "device": str(machine.device),
     }
-    count = extraction.extract(
-        network,
-        transform,
-        listed,
-        int(shard.stem),
-        extraction.Settings(**spec),
-        shard,
-        made_from,
-        chosen,
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    made = extract(subject, listed, number, settings, shard, made_from, machine)
+    return f"{_said(made)} in {shard}"
+
+
+def _classes(about: dict[str, Any]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
+    names, rows = about["class_names"], about["class_rows"]
+    return names and tuple(names), None if rows is None else np.array(rows)
+
+
+def _said(made: Extracted) -> str:
+    left_out = f", {len(made.left_out)} left out as unreadable" if made.left_out else ""
+    scores = ", ".join(
+        f"{right / count:.1%} of {count} {split} images"
+        for split, (right, count) in made.correct.items()
     )
-    return f"{count} images at {spec['storage']} in {shard}"
+    return f"{made.images} images{left_out}{'; top-1 ' + scores if scores else ''}"
