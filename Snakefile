@@ -23,7 +23,7 @@ os.environ.update(
 )
 
 from vitals.catalogue import FIGURES, METRICS
-from vitals.device import accelerators
+from vitals.device import accelerators, workers
 from vitals.errors import VitalsError
 from vitals.study import Study
 
@@ -53,11 +53,13 @@ wildcard_constraints:
 
 rule all:
     input:
+        f"{ROOT}/images.parquet",
         f"{ROOT}/summary.csv",
         expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
 
 
 include: "workflow/rules/targets.smk"
+include: "workflow/rules/image_list.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/activations.smk"

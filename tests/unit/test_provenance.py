@@ -19,7 +19,7 @@ STAGES = {
 
 def forget():
     """Read the library again: within one process it does not change, but in these tests."""
-    for cached in (provenance._tree, provenance._imports, provenance._syntax_digest):
+    for cached in (provenance._tree, provenance._imported, provenance._syntax_digest):
         cached.cache_clear()
 
 

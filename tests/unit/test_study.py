@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 from copy import deepcopy
 from dataclasses import fields
@@ -25,10 +26,15 @@ SMALL = {
     "models": {"vit": {"architecture": "vit_tiny_patch16_224", "options": {"depth": 2}}},
 }
 STAGES = [
-    *(("images", None), ("train", "vit"), ("load", "vit"), ("extract", None), ("summary", None)),
+    *(("images", None), ("train", "vit"), ("load", "vit"), ("extract", "0"), ("summary", None)),
     *(("figure", "similarity"), ("compare", "similarity")),
     *(("metric", name) for name in METRICS),
 ]
+
+
+@pytest.fixture(autouse=True)
+def where_no_study_has_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def study_of(settings=SMALL):
@@ -63,7 +69,9 @@ def test_the_defaults_are_filled_in_and_the_settings_given_left_alone():
     given = deepcopy(SMALL)
     settings = study_of(given).settings
     assert given == SMALL
-    assert settings["images"] == {"dataset": "digits", "test_share": 0.3, "seed": 0, "limit": None}
+    assert settings["images"]["test_share"] == 0.3
+    assert settings["images"]["limit"] is None
+    assert settings["activations"]["codec"] == "none"
     assert settings["models"]["vit"]["weights"] == "trained"
     assert settings["training"]["epochs"] == 30
     assert settings["metrics"].keys() == METRICS.keys()
@@ -96,13 +104,16 @@ def test_a_default_written_out_changes_no_spec():
 
 
 READERS = {
-    "images.seed": {"images"},
-    "images.limit": {"images"},
+    "images.seed": {"images", "train", "extract"},
+    "images.limit": {"images", "train", "extract"},
+    "images.skip_unreadable": {"extract"},
+    "images.keep_decoded": set(),
     "training.epochs": {"train"},
     "models.vit.options.num_heads": {"train", "load"},
     "models.vit.training.epochs": {"train"},
     "activations.storage": {"extract"},
-    "activations.batch": {"extract"},
+    "activations.keep_bits": {"extract"},
+    "activations.batch": set(),
     "metrics.probes.folds": {"metric probes"},
     "metrics.tradeoff.margin": {"metric tradeoff"},
     "compare.positions": {"compare similarity"},
@@ -115,6 +126,8 @@ READERS = {
 }
 VALUES = {
     "activations.storage": "float32",
+    "images.skip_unreadable": True,
+    "images.keep_decoded": True,
     "study": "other",
     "images.limit": 200,
     "bootstrap.samples": 300,
@@ -146,13 +159,51 @@ def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
     file = tmp_path / "own.safetensors"
     file.touch()
     settings = deepcopy(SMALL)
+    tagged = "vit_tiny_patch16_224.augreg_in21k"
     for name, weights in (("timm", "pretrained"), ("own", str(file))):
-        settings["models"][name] = {**SMALL["models"]["vit"], "weights": weights}
+        settings["models"][name] = {"architecture": tagged, "weights": weights}
     study = study_of(settings)
     assert study.trained == ["vit"]
     assert study.loaded == ["timm", "own"]
     assert [study.weights_file(m) for m in study.models] == [[], [], [str(file)]]
-    assert json.loads(study.spec("load", "own"))["weights"] == str(file)
+    assert json.loads(study.spec("load", "own"))["weights"] == "file"
+
+
+def test_another_place_of_the_weights_and_of_the_images_is_in_no_spec(tmp_path):
+    specs = []
+    for place in ("one", "other"):
+        for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+            image = tmp_path / place / name
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes(b"content")
+            os.utime(image, ns=(0, 0))
+        (tmp_path / place / "own.pth").touch()
+        settings = changed("images", {"dataset": "folder", "path": str(tmp_path / place)})
+        settings = changed("models.vit.weights", str(tmp_path / place / "own.pth"), settings)
+        study = study_of(changed("images.test_share", 0.5, settings))
+        assert study.data == f"--data {tmp_path / place}"
+        specs.append([study.spec(s, n) for s, n in STAGES])
+    assert specs[0] == specs[1]
+
+
+def test_more_images_change_the_specs_of_new_shards_alone():
+    few = study_of({**SMALL, "activations": {"shard_images": 50}, "images": limited(100)})
+    more = study_of({**SMALL, "activations": {"shard_images": 50}, "images": limited(175)})
+    assert (len(few.shards), len(more.shards)) == (2, 4)
+    for shard in ("0", "1"):
+        assert few.spec("extract", shard) == more.spec("extract", shard)
+    assert few.spec("load", "vit") == more.spec("load", "vit")
+    assert few.spec("train", "vit") != more.spec("train", "vit")
+
+
+def limited(count):
+    return {"dataset": "digits", "limit": count}
+
+
+def test_how_images_are_passed_is_on_the_command_line_alone():
+    assert study_of().passing == ""
+    settings = changed("activations.batch", 8, changed("images.keep_decoded", True))
+    assert study_of(settings).passing == "--batch 8 --decoded artifacts/small/decoded"
 
 
 @pytest.mark.parametrize(("size", "count"), [(1797, 1), (1796, 2), (600, 3), (1, 1797)])
@@ -183,6 +234,14 @@ WRONG = [
     ("models.vit.options", {"embed_dim": 48, "num_heads": 5}, "embed_dim = 48 .* num_heads = 5"),
     ("models.vit.options", {"img_size": 8, "patch_size": 3}, "img_size = 8 .* patch_size = 3"),
     ("models.vit.weights", "nowhere.pth", "models.vit.weights = 'nowhere.pth': .*path of a file"),
+    ("models.vit.weights", "pretrained", "models.vit.architecture: .*augreg_in21k_ft_in1k"),
+    ("models.vit.architecture", "hiera_tiny_224", "models.vit.architecture: .*residual stream"),
+    ("models.vit.architecture", "hf-hub:timm/vit", "models.vit.architecture: .*revision"),
+    ("models.vit.options", {"num_classes": 0}, "models.vit.options.num_classes = 0"),
+    ("models.vit.classes", "nowhere.txt", "models.vit.classes = 'nowhere.txt'.*text file"),
+    ("images", {"dataset": "folder"}, "images.path: .*'folder'"),
+    ("images", {"dataset": "folder", "path": "/nowhere"}, "/nowhere"),
+    ("images.path", "x", "images.path = 'x': expected null"),
     ("models.vit.weights", 3, "models.vit.weights = 3"),
     ("models.vit", None, "models.vit = None"),
     ("models", {}, "models = {}"),
@@ -243,21 +302,20 @@ def test_what_a_metric_is_given_is_what_it_takes_and_by_the_same_defaults(metric
 
 
 def test_what_the_other_stages_are_given_is_what_they_take():
-    from vitals.activations.extract import Settings
-    from vitals.data import images
+    from vitals.activations.layout import Settings
     from vitals.metrics import comparison, summary
     from vitals.models.training import Recipe
 
     study = study_of()
     for stage, name, takes in (
-        ("images", None, inspect.signature(images.build).parameters),
-        ("extract", None, [field.name for field in fields(Settings)]),
         ("compare", "similarity", list(inspect.signature(comparison.compute).parameters)[1:]),
         ("summary", None, list(inspect.signature(summary.table).parameters)[1:]),
     ):
         assert set(json.loads(study.spec(stage, name))) == set(takes), stage
     recipe = {field.name for field in fields(Recipe)}
     assert json.loads(study.spec("train", "vit"))["training"].keys() == recipe
+    assert study.kept.keys() == {field.name for field in fields(Settings)}
+    assert json.loads(study.spec("extract", "0"))["settings"] == study.kept
     assert SCHEMA["properties"]["models"]["additionalProperties"]["properties"]["training"][
         "properties"
     ].keys() == recipe  # fmt: skip

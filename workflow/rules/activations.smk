@@ -3,7 +3,7 @@
 
 rule extract:
     input:
-        images=rules.images.output,
+        images=lambda wildcards: image_list("extract", wildcards.shard),
         weights=f"{MODEL}/model.safetensors",
         report=f"{MODEL}/model.json",
     output:
@@ -12,12 +12,16 @@ rule extract:
         f"{MODEL}/logs/extract_{{shard}}.log",
     conda:
         ENVIRONMENT
+    threads: workers()
     resources:
         gpu=min(1, accelerators()),
+        # the machine's own: what changes none of the results
+        data=STUDY.data,
+        passing=STUDY.passing,
     params:
-        spec=lambda wildcards: STUDY.spec("extract"),
+        spec=lambda wildcards: STUDY.spec("extract", wildcards.shard),
         code=lambda wildcards: STUDY.code("extract"),
     shell:
         "python -m vitals extract --spec {params.spec:q} --code {params.code:q}"
         " --images {input.images:q} --model {input.weights:q}"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        " {resources.data} {resources.passing} --workers {threads} --output {output:q} 2>&1 | tee {log:q}"

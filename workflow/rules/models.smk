@@ -3,7 +3,7 @@
 
 rule train:
     input:
-        images=rules.images.output,
+        images=lambda wildcards: image_list("train", wildcards.model),
     output:
         weights=f"{MODEL}/model.safetensors",
         report=f"{MODEL}/model.json",
@@ -15,18 +15,20 @@ rule train:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        data=STUDY.data,
     params:
         spec=lambda wildcards: STUDY.spec("train", wildcards.model),
         code=lambda wildcards: STUDY.code("train"),
     shell:
         "python -m vitals train --spec {params.spec:q} --code {params.code:q}"
-        " --images {input.images:q} --output {output.weights:q} 2>&1 | tee {log:q}"
+        " --images {input.images:q} {resources.data}"
+        " --output {output.weights:q} 2>&1 | tee {log:q}"
 
 
 rule load:
     input:
-        images=rules.images.output,
-        file=lambda wildcards: STUDY.weights_file(wildcards.model),
+        images=lambda wildcards: image_list("load", wildcards.model),
+        weights=lambda wildcards: STUDY.weights_file(wildcards.model),
     output:
         weights=f"{MODEL}/model.safetensors",
         report=f"{MODEL}/model.json",
@@ -43,4 +45,5 @@ rule load:
         code=lambda wildcards: STUDY.code("load"),
     shell:
         "python -m vitals load --spec {params.spec:q} --code {params.code:q}"
-        " --images {input.images:q} --output {output.weights:q} 2>&1 | tee {log:q}"
+        " --images {input.images:q} --weights {input.weights:q}"
+        " --output {output.weights:q} 2>&1 | tee {log:q}"

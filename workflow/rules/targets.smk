@@ -13,6 +13,7 @@ rule models:
 
 rule activations:
     input:
+        f"{ROOT}/images.parquet",
         expand(SHARDS, model=STUDY.models),
 
 

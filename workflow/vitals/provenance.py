@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).parent
-PACKAGES = ("numpy", "scikit-learn", "scipy", "timm", "torch", "xarray", "zarr")
+# The packages that compute numbers, by the name that is imported.
+PACKAGES = {
+    "PIL": "pillow",
+    "numcodecs": "numcodecs",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "timm": "timm",
+    "torch": "torch",
+    "xarray": "xarray",
+    "zarr": "zarr",
+}
 
 
 def canonical(settings: Any) -> str:
@@ -29,7 +40,7 @@ def digest_of(data: bytes) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that compute numbers."""
-    return {package: metadata.version(package) for package in PACKAGES}
+    return {package: metadata.version(package) for package in PACKAGES.values()}
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -37,10 +48,15 @@ def code_digest(modules: Iterable[str]) -> str:
 
     A module reaches what it imports, at its head or inside a function, and the packages it is in.
     It is taken over the syntax tree without docstrings, so that a comment, the formatting, a touch
-    or another place of the checkout change nothing, and an edit of what runs changes it.
+    or another place of the checkout change nothing, and an edit of what runs changes it. The
+    versions of the packages that compute numbers, where they are reached, are part of it.
     """
     reached = sorted(_reach(modules))
-    return digest_of(canonical({name: _syntax_digest(name) for name in reached}).encode())[:16]
+    parts = {name: _syntax_digest(name) for name in reached}
+    packages = set().union(*(_packages(name) for name in reached))
+    # a build for another device ("+cpu") is the same release
+    parts |= {name: metadata.version(name).split("+")[0] for name in packages}
+    return digest_of(canonical(parts).encode())[:16]
 
 
 def _reach(modules: Iterable[str]) -> set[str]:
@@ -76,9 +92,20 @@ def _tree(name: str) -> ast.Module:
     return ast.parse(source.read_bytes())
 
 
+def _imports(name: str) -> list[str]:
+    """Modules of the library that a module imports."""
+    return [imported for imported in _imported(name) if _source(imported) is not None]
+
+
+def _packages(name: str) -> set[str]:
+    """Packages that compute numbers among what a module imports."""
+    roots = {imported.split(".")[0] for imported in _imported(name)}
+    return {package for root, package in PACKAGES.items() if root in roots}
+
+
 @lru_cache
-def _imports(name: str) -> tuple[str, ...]:
-    """Modules of the library that a module imports, at its head or inside a function."""
+def _imported(name: str) -> tuple[str, ...]:
+    """The names that a module imports, at its head or inside a function."""
     names: set[str] = set()
     for node in ast.walk(_tree(name)):
         if isinstance(node, ast.Import):
@@ -86,7 +113,7 @@ def _imports(name: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return tuple(sorted(name for name in names if _source(name) is not None))
+    return tuple(sorted(names))
 
 
 @lru_cache

@@ -1,22 +1,24 @@
 """A study's settings: checked against the schema, completed, and cut into what each stage reads."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import yaml
 
 from vitals.catalogue import FIGURES, METRICS, STAGE_MODULES
 from vitals.data import images
 from vitals.errors import VitalsError, unknown
-from vitals.models.registry import check_architecture
-from vitals.provenance import canonical, code_digest
+from vitals.models.registry import PRETRAINED, TRAINED, check_architecture, check_options
+from vitals.provenance import canonical, code_digest, digest_of
 
-TRAINED, PRETRAINED = "trained", "pretrained"
+SCHEMA = Path(__file__).parents[1] / "schemas" / "study.yaml"
+# What is the machine's: where the data lies and how the work is done change no result.
+MACHINE = ("path", "keep_decoded", "skip_unreadable", "batch")
 
 
 class Study:
@@ -26,13 +28,22 @@ class Study:
     value, and what is allowed.
     """
 
-    def __init__(self, settings: Mapping[str, Any], schema: Path) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        schema: Path = SCHEMA,
+        artifacts: Path = Path("artifacts"),
+    ) -> None:
         self.settings = _completed(settings, yaml.safe_load(schema.read_text()))
         self.name: str = self.settings["study"]
         self.models: dict[str, dict[str, Any]] = self.settings["models"]
         for name, model in self.models.items():
             _check_model(name, model)
-        self._labels = self._checked_images()
+        self.folder = artifacts / self.name
+        frozen = self.folder / "images.parquet"
+        previous = frozen if frozen.is_file() else None
+        self.listing = images.listed(self.settings["images"], previous)
+        self._frozen = None if previous is None else images.read(previous)
 
     @property
     def trained(self) -> list[str]:
@@ -50,15 +61,29 @@ class Study:
         return [] if weights in (TRAINED, PRETRAINED) else [weights]
 
     @property
+    def data(self) -> str:
+        """The arguments that tell a command where the images are."""
+        path = self.settings["images"]["path"]
+        return "" if path is None else shlex.join(["--data", path])
+
+    @property
+    def passing(self) -> str:
+        """The arguments that tell a command how to pass images: they change no result."""
+        batch = self.settings["activations"]["batch"]
+        decoded = self.folder / "decoded"
+        kept = ["--decoded", str(decoded)] if self.settings["images"]["keep_decoded"] else []
+        return shlex.join([*([] if batch is None else ["--batch", str(batch)]), *kept])
+
+    @property
     def shards(self) -> range:
         """The shards that the image list makes."""
-        return range(-(-len(self._labels) // self.settings["activations"]["shard_images"]))
+        return range(-(-len(self.listing) // self.settings["activations"]["shard_images"]))
 
     def spec(self, stage: str, name: str | None = None) -> str:
         """Canonical JSON of just the settings that a stage reads.
 
-        name: the model of "train" and "load", the metric of "metric" and "compare", the figure of
-        "figure".
+        name: the model of "train" and "load", the shard of "extract", the metric of "metric" and
+        "compare", the figure of "figure".
         """
         return canonical(self._read_by(stage, name))
 
@@ -75,16 +100,21 @@ class Study:
         bootstrap = {f"bootstrap_{key}": value for key, value in settings["bootstrap"].items()}
         match stage:
             case "images":
-                return settings["images"]
+                return {**_without(settings["images"], MACHINE), "listing": self._listed()}
             case "train":
                 model = self.models[name]
                 recipe = {**settings["training"], **model["training"]}
-                return {**_built(model), "training": recipe}
+                return {**_built(model), "training": recipe, "images": self._listed()}
             case "load":
                 model = self.models[name]
-                return {**_built(model), "weights": model["weights"]}
+                return {
+                    **_built(model),
+                    "weights": "file" if self.weights_file(name) else model["weights"],
+                    "classes": _class_names(model["classes"]),
+                    "dataset": digest_of(canonical(self.listing.attrs).encode()),
+                }
             case "extract":
-                return settings["activations"]
+                return self._read_by_shard(int(name))
             case "metric":
                 own = settings["metrics"][name]
                 return {**own, **bootstrap} if METRICS[name].resampled else own
@@ -96,11 +126,56 @@ class Study:
                 return {"study": self.name}
         raise ValueError(f"no stage {stage}")
 
-    def _checked_images(self) -> np.ndarray:
-        chosen = self.settings["images"]
-        labels = images.chosen(chosen["dataset"], chosen["limit"])
-        images.stratified_split(labels, chosen["test_share"], chosen["seed"])
-        return labels
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What is kept of a pass, and how: the fields of `activations.layout.Settings`."""
+        skip = self.settings["images"]["skip_unreadable"]
+        return {**_without(self.settings["activations"], MACHINE), "skip_unreadable": skip}
+
+    def _read_by_shard(self, shard: int) -> dict[str, Any]:
+        """What is kept and how, and the shard's own images: others make nothing of it stale.
+
+        before: images of each split in the shards before, which decide who is in which tier.
+        """
+        activations = self.settings["activations"]
+        start = shard * activations["shard_images"]
+        before = self.listing["split"].iloc[:start].value_counts()
+        rows = self.listing.iloc[start : start + activations["shard_images"]]
+        return {
+            "settings": self.kept,
+            "images": images.fingerprint(rows),
+            "before": {split: int(before.get(split, 0)) for split in (images.FIT, images.TEST)},
+        }
+
+    def is_listed(self, stage: str, name: str) -> bool:
+        """Whether the frozen list, as it is on disk, holds all that a stage reads of it.
+
+        Then a job of that stage need not wait for a list that other images make stale.
+        stage, name: "extract" and a shard, "train" or "load" and a model.
+        """
+        if self._frozen is None:
+            return False
+        if stage == "load":
+            described = {"classes": self._frozen.classes, "shape": self._frozen.shape}
+            return canonical(described) == canonical(self.listing.attrs)
+        rows = slice(None)
+        if stage == "extract":
+            size = self.settings["activations"]["shard_images"]
+            rows = slice(int(name) * size, (int(name) + 1) * size)
+        frozen, listing = self._frozen.table.iloc[rows], self.listing.iloc[rows]
+        return images.fingerprint(frozen) == images.fingerprint(listing)
+
+    def _listed(self) -> str:
+        return images.fingerprint(self.listing)
+
+
+def _without(settings: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _class_names(file: str | None) -> list[str] | None:
+    """The names in a file, one a line."""
+    return None if file is None else Path(file).read_text().splitlines()
 
 
 def _built(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,9 +184,17 @@ def _built(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_model(name: str, model: Mapping[str, Any]) -> None:
     try:
-        check_architecture(model["architecture"])
+        check_architecture(model["architecture"], model["weights"])
     except VitalsError as error:
         raise VitalsError(f"models.{name}.architecture: {error}") from None
+    try:
+        check_options(model["options"], model["weights"])
+    except VitalsError as error:
+        raise VitalsError(f"models.{name}.{error}") from None
+    if model["classes"] is not None and not Path(model["classes"]).is_file():
+        raise VitalsError(
+            f"models.{name}.classes = '{model['classes']}': expected a text file, one class a line"
+        )
     options, weights = model["options"], model["weights"]
     for whole, part in (("embed_dim", "num_heads"), ("img_size", "patch_size")):
         if options.get(whole, 0) % options.get(part, 1):
