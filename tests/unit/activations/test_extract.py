@@ -80,6 +80,13 @@ def test_logits_are_the_models_own(whole, small_vit, digit_list):
     np.testing.assert_allclose(vitals.open_pooled(whole)["logits"], expected, atol=1e-5)
 
 
+def test_the_classifier_reads_its_own_pooled_feature(whole):
+    pooled = vitals.open_pooled(whole)
+    assert pooled["head_input"].dims == ("image", "channel")
+    read = pooled["head_input"] @ pooled["head_weight"].T + pooled["head_bias"]
+    np.testing.assert_allclose(read.transpose(*pooled["logits"].dims), pooled["logits"], atol=1e-5)
+
+
 def test_pooled_features_are_the_cls_token_and_the_mean_of_the_patches(whole):
     tokens, pooled = vitals.open_tokens(whole), vitals.open_pooled(whole)
     patches = tokens["tokens"].isel(token=tokens["token_kind"].values == "patch").mean("token")

@@ -40,7 +40,8 @@ class Pass:
     states: by layer, (image, token, channel); attention: by block, the mean over heads (image,
     query, key); summaries: by name, then by block, (image, head); attention_sum: by block, summed
     over images (head, query, key), float64; attention_heads: by block, (image, head, query, key)
-    of the images asked for; logits: what the model gave, (image, class) with a classifier;
+    of the images asked for; head_input: the model's own pooled feature, (image, channel), where it
+    has one; logits: what the model gave, (image, class) with a classifier;
     autocast: the type that the pass was allowed to compute in, None without autocast.
     Where attention was not asked for, or cannot be caught, all that is of attention is empty.
     """
@@ -50,6 +51,7 @@ class Pass:
     summaries: dict[str, list[Tensor]] = field(default_factory=dict)
     attention_sum: list[Tensor] = field(default_factory=list)
     attention_heads: list[Tensor] = field(default_factory=list)
+    head_input: Tensor | None = None
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     taps: Taps = field(default_factory=Taps)
     autocast: torch.dtype | None = None
@@ -131,7 +133,12 @@ class _Stream:
         if body.norm is not None:
             handles.append(body.norm.register_forward_pre_hook(self._check_input("norm")))
             handles.append(body.norm.register_forward_hook(self._keep_output("norm")))
+        if body.head is not None:
+            handles.append(body.head.register_forward_pre_hook(self._keep_head_input))
         return handles
+
+    def _keep_head_input(self, module: nn.Module, inputs: Any) -> None:
+        self.seen.head_input = inputs[0]
 
     def _embed(self, module: nn.Module, inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
         patches = _tokens(output[0] if isinstance(output, tuple) else output)
@@ -273,6 +280,15 @@ def _check_position(anatomy: Anatomy, seen: Pass) -> None:
 
 def _check_head(anatomy: Anatomy, seen: Pass) -> None:
     last = seen.states[anatomy.layers()[-1]]
+    feature = seen.head_input
+    if anatomy.head is not None and (
+        feature is None or feature.shape != (len(last), anatomy.channels)
+    ):
+        found = None if feature is None else tuple(feature.shape)
+        raise VitalsError(
+            f"the head reads {found}, expected one feature an image, "
+            f"{(len(last), anatomy.channels)}"
+        )
     if anatomy.classes is not None and seen.logits.shape != (len(last), anatomy.classes):
         raise VitalsError(
             f"the model gives {tuple(seen.logits.shape)}, expected (image, class) = "

@@ -20,6 +20,7 @@ from vitals.activations.layout import (
     FEATURES,
     GALLERY_ATTENTION,
     GALLERY_IMAGES,
+    HEAD_INPUT,
     LOGITS,
     PATCH_MEAN,
     TOKEN_ATTENTION,
@@ -203,6 +204,8 @@ class _Shard:
         maps = {f"block.{i}": values for i, values in enumerate(seen.attention)}
         heads = {f"block.{i}": values for i, values in enumerate(seen.attention_heads)}
         exact = {FEATURES: stacked([self._pooled(state) for state in seen.states.values()])}
+        if self.body.head is not None:
+            exact[HEAD_INPUT] = to_host(seen.head_input.float())
         if self.body.classes is not None:
             exact[LOGITS] = to_host(seen.logits.float())
         for name, summary in seen.summaries.items():

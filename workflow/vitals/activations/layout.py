@@ -18,6 +18,7 @@ from vitals.models.anatomy import CLS, Anatomy
 PATCH_MEAN = "patch_mean"
 TOKEN_STATES, TOKEN_ATTENTION = f"{TOKENS}/tokens", f"{TOKENS}/attention"
 FEATURES, LOGITS = f"{POOLED}/pooled", f"{POOLED}/logits"
+HEAD_INPUT = f"{POOLED}/head_input"
 GALLERY_IMAGES, GALLERY_ATTENTION = f"{GALLERY}/images", f"{GALLERY}/attention_heads"
 EXACT = "float32"  # the type of all that is not tokens or attention
 
@@ -115,6 +116,8 @@ def arrays(
         (TOKEN_STATES, ("layer", "image", "token", "channel"), stored),
         (FEATURES, ("layer", "image", "feature", "channel"), exact),
     ]
+    if body.head is not None:
+        wanted.append((HEAD_INPUT, ("image", "channel"), exact))
     if body.classes is not None:
         wanted.append((LOGITS, ("image", "class"), exact))
     if settings.attention and body.attention_absent is None:

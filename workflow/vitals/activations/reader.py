@@ -34,6 +34,7 @@ def open_pooled(path: Paths) -> xr.Dataset:
     """The features, logits and per-head attention summaries of a model over all images, lazily.
 
     path: as for `open_tokens`. `pooled` (layer, image, feature, channel), `logits` (image, class),
+    `head_input` (image, channel), which is the feature that the model's own classifier reads,
     `attention_*` (block, image, head), `attention_mean` (block, head, query, key), and what the
     store keeps of the weights. Raises VitalsError as `open_tokens` does.
     """

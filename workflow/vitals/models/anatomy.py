@@ -38,7 +38,8 @@ class Anatomy:
 
     kinds: what each token is, in order ("cls", "distillation", "register", "patch"); grid: rows and
     columns of patches; prefix: the learned tokens in front, (prefix token, channel); classify: from
-    the last state, (image, token, channel), to what the model gives; norm_pre: a norm between
+    the last state, (image, token, channel), to what the model gives; head: the module that reads
+    the model's own pooled feature, (image, channel), None where none does; norm_pre: a norm between
     positions and blocks; middle: by block, the module whose input is the state between attention
     and MLP, None where they stand side by side; heads: of a block, all its attention_calls calls
     together; attention_absent: why no attention can be caught; classes: None without a classifier;
@@ -50,6 +51,7 @@ class Anatomy:
     blocks: Sequence[nn.Module]
     norm: nn.Module | None
     classify: Callable[[Tensor], Tensor]
+    head: nn.Module | None
     kinds: tuple[str, ...]
     grid: tuple[int, int]
     heads: int
@@ -249,6 +251,7 @@ def anatomy(model: nn.Module) -> Anatomy:
         blocks=tuple(model.blocks),
         norm=_present(model, "norm") if family.prefixed else None,
         classify=family.tail(model),
+        head=model.head if family.prefixed and model.global_pool else None,
         kinds=(*kinds, *[PATCH] * (rows * columns)),
         grid=(rows, columns),
         heads=sum(attention.num_heads for attention in attentions[0]),
