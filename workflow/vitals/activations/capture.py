@@ -56,6 +56,18 @@ class Pass:
     taps: Taps = field(default_factory=Taps)
     autocast: torch.dtype | None = None
 
+    def keep_state(self, layer: str, state: Tensor) -> None:
+        """The state at a tap: (image, token, channel)."""
+        self.states[layer] = state
+
+    def keep_attention(self, folded: folding.Folded) -> None:
+        """The attention of the next block."""
+        self.attention.append(folded.mean)
+        self.attention_sum.append(folded.total)
+        self.attention_heads.append(folded.heads)
+        for name, summary in folded.summaries.items():
+            self.summaries.setdefault(name, []).append(summary)
+
 
 @torch.inference_mode()
 def forward(
@@ -65,10 +77,12 @@ def forward(
     images: Tensor,
     whole: Tensor,
     taps: Taps = Taps(),
+    seen: Pass | None = None,
 ) -> Pass:
     """Run a batch (image, channel, row, column) and keep what the taps saw.
 
-    whole: positions in the batch of the images whose attention is kept head by head.
+    whole: positions in the batch of the images whose attention is kept head by head; seen: what
+    keeps it, by default all of it.
     Raises VitalsError for a model in training mode, for images of another shape, for states between
     attention and MLP that the model has not, where a block does not read what the one before gave,
     and where a block called fused attention more or less often than the anatomy says.
@@ -82,7 +96,8 @@ def forward(
         )
     device = images.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    seen = Pass(taps=taps, autocast=autocast)
+    seen = seen or Pass()
+    seen.taps, seen.autocast = taps, autocast
     stream = _Stream(anatomy, seen)
     mode: AbstractContextManager = nullcontext()
     if taps.attention and anatomy.attention_absent is None:
@@ -116,6 +131,7 @@ class _Stream:
         self.anatomy, self.seen = anatomy, seen
         self.block: int | None = None  # the one that is running
         self.state: Tensor | None = None  # what the last one gave
+        self.passed: set[str] = set()
         self.calls: list[folding.Folded] = []  # of attention, in the one that is running
 
     def hooks(self) -> list[Any]:
@@ -183,9 +199,10 @@ class _Stream:
         return hook
 
     def _keep(self, layer: str, state: Tensor) -> None:
-        if layer in self.seen.states:
+        if layer in self.passed:
             raise VitalsError(f"the model passes {layer} twice: expected once for each image")
-        self.seen.states[layer] = _tokens(state)
+        self.passed.add(layer)
+        self.seen.keep_state(layer, _tokens(state))
 
     def _keep_attention(self, number: int) -> None:
         """Add the attention of a block that has run to the pass."""
@@ -200,11 +217,7 @@ class _Stream:
             )
         folded = self.calls[0] if expected == 1 else folding.join(self.calls)
         self.calls = []
-        seen.attention.append(folded.mean)
-        seen.attention_sum.append(folded.total)
-        seen.attention_heads.append(folded.heads)
-        for name, summary in folded.summaries.items():
-            seen.summaries.setdefault(name, []).append(summary)
+        seen.keep_attention(folded)
 
 
 def _tokens(state: Tensor) -> Tensor:

@@ -4,35 +4,26 @@ Reading and preparing images, the pass, and encoding and writing run beside each
 memory is a few batches, whatever the number of images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitals.activations import capture, layout, store
 from vitals.activations.batches import Batch, Fitting, batches, fitting_size
-from vitals.activations.host import Arrival, Cast, stacked, to_host
-from vitals.activations.layout import (
-    FEATURES,
-    GALLERY_ATTENTION,
-    GALLERY_IMAGES,
-    HEAD_INPUT,
-    LOGITS,
-    PATCH_MEAN,
-    TOKEN_ATTENTION,
-    TOKEN_STATES,
-    Settings,
-)
+from vitals.activations.host import Arrival
+from vitals.activations.keeping import Keeping, Kept
+from vitals.activations.layout import LOGITS, Settings
 from vitals.activations.pipeline import ahead, behind
-from vitals.activations.reader import ATTENTION_MEAN, GALLERY, MODEL, POOLED, TOKENS
+from vitals.activations.reader import ATTENTION_MEAN, GALLERY, MODEL, POOLED
 from vitals.data import decoded, pixels
 from vitals.data.images import FIT, TEST, ImageList
 from vitals.errors import VitalsError
-from vitals.models.anatomy import CLS, Anatomy, anatomy
+from vitals.models.anatomy import Anatomy, anatomy
 from vitals.models.build import Transform
 from vitals.progress import announce, progress
 
@@ -43,7 +34,6 @@ PARAMETER_DIMS = {
     "norm_scale": ("channel",),
     "norm_shift": ("channel",),
 }
-LEVELS = 255  # of a byte: prepared pictures are 0 ... 255, arrays 0 ... 1
 
 
 @dataclass(frozen=True)
@@ -137,124 +127,80 @@ class _Shard:
     ) -> None:
         self.writer, self.subject, self.body, self.images = writer, subject, body, images
         self.members, self.settings, self.machine = members, settings, machine
-        self.layers = body.layers(settings.sub_blocks)
         self.taps = capture.Taps(settings.sub_blocks, settings.attention)
-        self.roles = layout.roles(body)
-        self.on_device = self.roles.to(machine.device)
-        self.features = layout.features(body)
+        roles = layout.roles(body).to(machine.device)
+        self.keeping = Keeping(body, settings, members, roles, machine.device)
         self.labels = self._labels()
         self.stored = np.zeros(len(images.table), dtype=bool)
         self.predicted = np.full(len(images.table), -1)
-        self.attention_sum: list[Tensor] = []
+        self.checked = False
 
     @torch.inference_mode()
     def run(self) -> Extracted:
         """Pass the images batch by batch, and describe what was written."""
         count, name, device = len(self.images.table), self.subject.name, self.machine.device
-        size = self.machine.batch or fitting_size(self.body, len(self.layers), device)
-        taps = len(self.layers)
+        taps = len(self.keeping.layers)
+        size = self.machine.batch or fitting_size(self.body, taps, device)
         announce(f"extract {name}: {count} images, {taps} taps, in batches of {size}, on {device}")
         fitting = Fitting(size)
         read = ahead(batches(self._prepared(), size, device))
-        checked = False
         with behind() as later:
             for batch in progress(read, f"extract {name}", total=-(-count // size)):
-                for piece, seen in fitting(self._pass, batch):
-                    if not checked:  # before anything is stored
-                        capture.check_replay(self.body, seen, name)
-                        checked = True
-                    later(*self._kept(piece, seen))
+                for _, kept in fitting(self._pass, batch):
+                    later(self._store, kept, kept.send())
         if not self.stored.any():
             raise VitalsError("no image of the shard could be read")
         return self._described()
 
     def _prepared(self) -> Iterator[np.ndarray | None]:
         """The images as the model takes them, before normalisation, in order."""
-        transform, machine = self.subject.transform, self.machine
-        stream = pixels.prepared(
-            self.images, transform.prepare, machine.workers, self.settings.skip_unreadable
+        transform, machine, skip = (
+            self.subject.transform,
+            self.machine,
+            self.settings.skip_unreadable,
         )
+        stream = pixels.prepared(self.images, transform.prepare, machine.workers, skip)
         if machine.decoded is None:
             return stream
-        return decoded.kept(
-            machine.decoded, transform.key, self.images, stream, self.settings.skip_unreadable
-        )
+        return decoded.kept(machine.decoded, transform.key, self.images, stream, skip)
 
-    def _pass(self, batch: Batch) -> capture.Pass:
-        """What the taps saw of a batch; where the model is refused, by its name."""
+    def _pass(self, batch: Batch) -> Kept:
+        """What is stored of a batch; where the model is refused, by its name."""
+        kept = Kept(self.keeping, batch, self.taps)
         try:
-            return self._seen(batch)
+            if self.checked:
+                self._see(batch, kept)
+                return kept
+            # before anything is stored, a pass that keeps everything shows that the view is right
+            seen = self._see(batch, capture.Pass())
         except VitalsError as error:
             raise VitalsError(f"{self.subject.name}: {error}") from error
+        capture.check_replay(self.body, seen, self.subject.name)
+        self.checked = True
+        kept.replay(seen)
+        return kept
 
-    def _seen(self, batch: Batch) -> capture.Pass:
+    def _see(self, batch: Batch, seen: capture.Pass) -> capture.Pass:
         device = self.machine.device
         images = self.subject.transform(batch.pixels.to(device, non_blocking=True))
-        shown = np.flatnonzero(self.members[GALLERY][batch.places])
-        precise = self.settings.precision == "float32"
-        with torch.autocast(device.type, torch.bfloat16, enabled=not precise):
+        shown = torch.from_numpy(self.keeping.places(batch, GALLERY)).to(device)
+        reduced = self.settings.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
             return capture.forward(
-                self.subject.network, self.body, self.on_device, images,
-                torch.from_numpy(shown).to(device), self.taps,
-            )  # fmt: skip
+                self.subject.network, self.body, self.keeping.roles, images, shown, self.taps, seen
+            )
 
-    def _kept(self, batch: Batch, seen: capture.Pass) -> tuple[Callable[..., None], ...]:
-        """What a pass leaves of a batch, on its way to the host, and the call that stores it."""
-        tokens, shown = (self.members[tier][batch.places] for tier in (TOKENS, GALLERY))
-        maps = {f"block.{i}": values for i, values in enumerate(seen.attention)}
-        heads = {f"block.{i}": values for i, values in enumerate(seen.attention_heads)}
-        exact = {FEATURES: stacked([self._pooled(state) for state in seen.states.values()])}
-        if self.body.head is not None:
-            exact[HEAD_INPUT] = to_host(seen.head_input.float())
-        if self.body.classes is not None:
-            exact[LOGITS] = to_host(seen.logits.float())
-        for name, summary in seen.summaries.items():
-            exact[layout.summary(name)] = stacked(summary)
-        rounded = {}
-        if tokens.any():
-            rounded[TOKEN_STATES] = self._cast(seen.states, tokens)
-            if maps:
-                rounded[TOKEN_ATTENTION] = self._cast(maps, tokens)
-        if heads and shown.any():
-            rounded[GALLERY_ATTENTION] = Cast(heads, self.settings.storage)
-            exact[GALLERY_IMAGES] = _in_unit_range(batch.pixels[torch.from_numpy(shown)])
-        self._add_attention(seen.attention_sum)
-        return self._store, batch, rounded, exact, Arrival(self.machine.device)
-
-    def _store(
-        self, batch: Batch, rounded: dict[str, Cast], exact: dict[str, Tensor], arrival: Arrival
-    ) -> None:
+    def _store(self, kept: Kept, arrival: Arrival) -> None:
         arrival.wait()
-        for name, cast in rounded.items():
+        for name, cast in kept.rounded.items():
             self.writer.append(name, cast.array())
-        for name, values in exact.items():
+            cast.release()
+        for name, values in kept.exact.items():
             self.writer.append(name, values.numpy())
-        self.stored[batch.places] = True
-        if LOGITS in exact:
-            self.predicted[batch.places] = exact[LOGITS].argmax(dim=1).numpy()
-
-    def _cast(self, values: dict[str, Tensor], rows: np.ndarray) -> Cast:
-        """The values of some images of a batch, (image, ...) a layer, in the storage type."""
-        if not rows.all():
-            chosen = torch.from_numpy(np.flatnonzero(rows)).to(self.machine.device)
-            values = {layer: value[chosen] for layer, value in values.items()}
-        return Cast(values, self.settings.storage)
-
-    def _pooled(self, state: Tensor) -> Tensor:
-        """The features of each image at one tap: (image, feature, channel), float32."""
-        patches = state[:, self.body.prefix_tokens :]  # behind the prefix, all are patches
-        found = {PATCH_MEAN: patches.mean(dim=1, dtype=torch.float32)}
-        if self.on_device.cls is not None:
-            found[CLS] = state[:, self.on_device.cls].float()
-        return torch.stack([found[feature] for feature in self.features], dim=1)
-
-    def _add_attention(self, sums: list[Tensor]) -> None:
-        """Add a batch's sums over images, (head, query, key) a block, to the shard's."""
-        if not self.attention_sum:
-            self.attention_sum = sums
-            return
-        for total, more in zip(self.attention_sum, sums, strict=True):
-            total += more
+        places = kept.batch.places
+        self.stored[places] = True
+        if LOGITS in kept.exact:
+            self.predicted[places] = kept.exact[LOGITS].argmax(dim=1).numpy()
 
     def _labels(self) -> np.ndarray:
         """Of each image, the classifier's row of its class; the dataset's label without one."""
@@ -282,7 +228,7 @@ class _Shard:
 
     def _put_taps(self, tier: str) -> None:
         put = self.writer.put_coordinate
-        put(f"{tier}/layer", ("layer",), np.array(self.layers))
+        put(f"{tier}/layer", ("layer",), np.array(self.keeping.layers))
         put(f"{tier}/depth", ("layer",), np.array(self.body.depths(self.settings.sub_blocks)))
         put(f"{tier}/token_kind", ("token",), np.array(self.body.kinds))
         for name, values in zip(("row", "column"), layout.places(self.body), strict=True):
@@ -290,12 +236,12 @@ class _Shard:
 
     def _put_model(self) -> None:
         writer, images = self.writer, int(self.stored.sum())
-        writer.put_coordinate(f"{POOLED}/feature", ("feature",), np.array(self.features))
+        writer.put_coordinate(f"{POOLED}/feature", ("feature",), np.array(self.keeping.features))
         if self.body.classes is not None:
             names = self.subject.class_names or tuple(map(str, range(self.body.classes)))
             writer.put_coordinate(f"{POOLED}/class", ("class",), np.array(names))
-        if self.attention_sum:
-            mean = torch.stack(self.attention_sum).cpu() / images
+        if self.keeping.attention_sum:
+            mean = torch.stack(self.keeping.attention_sum).cpu() / images
             dims = ("block", "head", "query", "key")
             writer.put(f"{POOLED}/{ATTENTION_MEAN}", dims, mean.float().numpy())
         for name, value in self.body.parameters.items():
@@ -304,7 +250,7 @@ class _Shard:
     def _absences(self, tier: str) -> list[tuple[str, str]]:
         """The variables that a tier has not, and why."""
         found = []
-        if not self.attention_sum and tier != GALLERY:
+        if not self.keeping.attention_sum and tier != GALLERY:
             setting = "activations.attention is false"
             found.append(("attention", self.body.attention_absent or setting))
         if self.body.classes is None and tier == POOLED:
@@ -324,7 +270,3 @@ class _Shard:
             for name, rows in kept.items()
             if rows.any()
         }
-
-
-def _in_unit_range(pixels: Tensor) -> Tensor:
-    return pixels.float() / LEVELS if pixels.dtype == torch.uint8 else pixels

@@ -1,6 +1,7 @@
 """What a pass leaves on its device, on the way to the host: cast there, copied without waiting."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,43 +13,63 @@ from vitals.errors import VitalsError
 OVERFLOW = {"float16": 65520.0, "float32": float("inf")}
 
 
-class Cast:
-    """One tensor a layer as one array of a storage type, with what shows that it could hold them.
+class Buffers:
+    """Memory of a device that is used again, for a CPU gives fresh memory slowly."""
 
-    values: (image, ...) a layer, of the same shape. Nothing is waited for: `array` is called later,
-    where the copy has arrived.
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._free: dict[tuple[object, ...], list[Tensor]] = defaultdict(list)
+
+    def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor of this shape and type, of any content."""
+        free = self._free[(*shape, dtype)]
+        return free.pop() if free else torch.empty(tuple(shape), dtype=dtype, device=self.device)
+
+    def give(self, tensor: Tensor) -> None:
+        """Take back a tensor that nobody reads any more."""
+        if self.device.type == "cpu":  # accelerators keep their memory themselves
+            self._free[(*tensor.shape, tensor.dtype)].append(tensor)
+
+
+class Cast:
+    """One array of a storage type from one tensor a layer, cast as they come.
+
+    shape: of the tensor of a layer. Nothing is waited for: `array` is called where what was sent
+    has arrived.
     """
 
-    def __init__(self, values: Mapping[str, Tensor], storage: str) -> None:
-        self.layers, self.storage = tuple(values), storage
-        tensors = list(values.values())
-        dtype = getattr(torch, storage)
-        cast = torch.empty((len(tensors), *tensors[0].shape), dtype=dtype, device=tensors[0].device)
-        for place, tensor in zip(cast, tensors, strict=True):
-            place.copy_(tensor)
-        extremes = torch.stack([torch.stack(tensor.aminmax()) for tensor in tensors])
-        self._cast, self._extremes = to_host(cast), to_host(extremes)  # (layer, ...), (layer, 2)
+    def __init__(
+        self, layers: Sequence[str], shape: Sequence[int], storage: str, buffers: Buffers
+    ) -> None:
+        self.layers, self.storage, self.buffers = tuple(layers), storage, buffers
+        self.values = buffers.take((len(layers), *shape), getattr(torch, storage))
+        self.extremes: list[Tensor] = []  # by layer, least and largest
+
+    def put(self, value: Tensor) -> None:
+        """The tensor of the next layer."""
+        self.values[len(self.extremes)].copy_(value)
+        self.extremes.append(torch.stack(value.aminmax()))
+
+    def send(self) -> None:
+        """Begin the copies to the host."""
+        self.sent, self.sent_extremes = to_host(self.values), stacked(self.extremes)
 
     def array(self) -> np.ndarray:
         """The array (layer, image, ...); VitalsError, naming the layer, where a value overflows."""
-        fits = (self._extremes.abs() < OVERFLOW[self.storage]).all(dim=1)  # false for NaN
+        fits = (self.sent_extremes.abs() < OVERFLOW[self.storage]).all(dim=1)  # false for NaN
         if not fits.all():
             layer = int((~fits).nonzero()[0])
-            if not self._extremes[layer].isfinite().all():
+            if not self.sent_extremes[layer].isfinite().all():
                 raise VitalsError(f"the model gives NaN or infinity at {self.layers[layer]}")
             raise VitalsError(
                 f"a value at {self.layers[layer]} does not fit {self.storage}: "
                 "set activations.storage to float32"
             )
-        return self._cast.numpy()
+        return self.sent.numpy()
 
-
-def to_host(tensor: Tensor) -> Tensor:
-    """The tensor in the host's memory, once `Arrival` says so; itself where it is there already."""
-    if tensor.device.type != "cuda":
-        return tensor.cpu()
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return pinned.copy_(tensor, non_blocking=True)
+    def release(self) -> None:
+        """The array has been written."""
+        self.buffers.give(self.values)
 
 
 class Arrival:
@@ -63,6 +84,14 @@ class Arrival:
         """Return when it is."""
         if self.event is not None:
             self.event.synchronize()
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """The tensor in the host's memory, once its `Arrival` says so; itself where it is there."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor, non_blocking=True)
 
 
 def stacked(values: Sequence[Tensor]) -> Tensor:
