@@ -133,3 +133,32 @@ def test_another_machines_settings_make_nothing_stale(untouched, loaded_study):
     loaded_study["activations"]["batch"] = 7
     loaded_study["images"]["keep_decoded"] = True
     assert untouched.jobs(loaded_study, "activations", "--cores", "2") == {}
+
+
+def test_photographs_pass_at_224_through_a_local_checkpoint(untouched, tmp_path):
+    from safetensors.torch import save_file
+
+    from vitals.models import build
+
+    options = {"depth": 2}
+    model = build.create("deit_tiny_distilled_patch16_224", options, 2)
+    save_file(model.state_dict(), tmp_path / "own.safetensors")
+    of_file = {"weights": str(tmp_path / "own.safetensors"), "options": options}
+    study = {
+        "study": "killed",
+        "images": {"dataset": "photographs", "limit": 24, "keep_decoded": True},
+        "models": {
+            "vit": {"architecture": "deit_tiny_distilled_patch16_224", **of_file},
+            "twin": {"architecture": "deit_tiny_distilled_patch16_224", **of_file},
+        },
+        "activations": {"gallery_images": 1},
+    }
+    run = untouched.run(study, "activations", "--cores", "1")
+    assert run.returncode == 0, run.stdout
+    tokens = vitals.open_tokens(activations(untouched).parent)
+    assert tokens["tokens"].shape == (5, 24, 198, 192)
+    assert tokens["token_kind"].values.tolist()[:3] == ["cls", "distillation", "patch"]
+    kept = untouched.folder / "artifacts" / "killed" / "decoded"
+    assert len(list(kept.glob("*.npy"))) == 1  # of both models
+    twin = vitals.open_tokens(activations(untouched).parents[1] / "twin")
+    assert (twin["tokens"] == tokens["tokens"]).all()
