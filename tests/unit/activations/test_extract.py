@@ -233,6 +233,16 @@ def test_without_attention_its_variables_are_absent_with_the_reason(extracted):
         vitals.open_gallery(folder)
 
 
+def test_attention_that_is_no_probability_is_absent_with_the_reason(extracted, small_vit):
+    folder = extracted(small_vit(attn_layer="diff"))
+    tokens, pooled = vitals.open_tokens(folder), vitals.open_pooled(folder)
+    assert not [name for name in (*tokens, *pooled) if "attention" in name]
+    for dataset in (tokens, pooled):
+        assert "difference of two maps" in dataset.attrs["absent"]["attention"]
+    with pytest.raises(VitalsError, match="holds the tier 'gallery'"):
+        vitals.open_gallery(folder)
+
+
 def test_the_stream_between_attention_and_mlp_is_kept_when_asked_for(extracted, whole):
     tokens = vitals.open_tokens(extracted(sub_blocks=True))
     assert tokens["layer"].values.tolist() == [

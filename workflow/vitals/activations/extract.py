@@ -96,8 +96,8 @@ def extract(
             f"shard {shard} has no images: the list has {len(images.table)}, a shard "
             f"{settings.shard_images}"
         )
-    members = layout.tiers(images.table["split"].to_numpy(), settings)
     body = anatomy(subject.network.to(machine.device).eval())
+    members = layout.tiers(images.table["split"].to_numpy(), settings, body)
     counts = {tier: int(rows[start:stop].sum()) for tier, rows in members.items()}
     arrays = layout.arrays(body, settings, counts, subject.transform.size)
     encoding = store.Encoding(settings.codec, settings.keep_bits)
@@ -250,7 +250,7 @@ class _Shard:
     def _absences(self, tier: str) -> list[tuple[str, str]]:
         """The variables that a tier has not, and why."""
         found = []
-        if not self.keeping.attention_sum and tier != GALLERY:
+        if not layout.sees_attention(self.body, self.settings):
             setting = "activations.attention is false"
             found.append(("attention", self.body.attention_absent or setting))
         if self.body.classes is None and tier == POOLED:

@@ -68,13 +68,18 @@ class ArraySpec:
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-def tiers(split: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
-    """Which images of a whole list are in each tier: by tier, (image,) of bool."""
+def sees_attention(body: Anatomy, settings: Settings) -> bool:
+    """Whether attention is kept: it was asked for, and the model has some that can be caught."""
+    return settings.attention and body.attention_absent is None
+
+
+def tiers(split: np.ndarray, settings: Settings, body: Anatomy) -> dict[str, np.ndarray]:
+    """Which images of a whole list are in each tier of a model: by tier, (image,) of bool."""
     rank = np.empty(split.size, dtype=int)  # place of an image within its split
     for name in (FIT, TEST):
         rank[split == name] = np.arange((split == name).sum())
     limit = split.size if settings.token_images is None else settings.token_images
-    shown = (split == TEST) & (rank < settings.gallery_images) & settings.attention
+    shown = (split == TEST) & (rank < settings.gallery_images) & sees_attention(body, settings)
     return {TOKENS: rank < limit, POOLED: np.ones(split.size, dtype=bool), GALLERY: shown}
 
 
@@ -120,7 +125,7 @@ def arrays(
         wanted.append((HEAD_INPUT, ("image", "channel"), exact))
     if body.classes is not None:
         wanted.append((LOGITS, ("image", "class"), exact))
-    if settings.attention and body.attention_absent is None:
+    if sees_attention(body, settings):
         wanted += [
             (TOKEN_ATTENTION, ("block", "image", "query", "key"), stored),
             *((summary(n), ("block", "image", "head"), exact) for n in _summary_names(body)),

@@ -78,7 +78,7 @@ def of_model(
     image of the study; sample: some of its images, for the trials.
     """
     body, how = anatomy(skeleton), transform(skeleton)
-    members = layout.tiers(split, settings)
+    members = layout.tiers(split, settings, body)
     counts = {tier: int(rows.sum()) for tier, rows in members.items()}
     sizes = dict.fromkeys(members, 0)
     for array in layout.arrays(body, settings, counts, how.size):
