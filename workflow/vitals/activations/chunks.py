@@ -13,6 +13,7 @@ from vitals.activations.encoding import Encoding
 from vitals.errors import VitalsError
 
 CHUNK_BYTES = 16 * 2**20
+CHUNK_IMAGES = 512  # a chunk of each layer waits in memory until it is whole
 ONE_A_CHUNK = ("layer", "block")
 
 
@@ -114,7 +115,7 @@ def write_images(array: zarr.Array, axis: int, start: int, values: np.ndarray) -
 
 
 def chunk_shape(dims: Sequence[str], shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """One layer or block by as many images as make at most 16 MiB, and all of the other dims.
+    """One layer or block by at most 512 images and 16 MiB, and all of the other dims.
 
     The images are cut evenly, for the last chunk is stored as long as the others.
 
@@ -123,7 +124,7 @@ def chunk_shape(dims: Sequence[str], shape: Sequence[int], itemsize: int) -> tup
     """
     sizes = {d: 1 if d in ONE_A_CHUNK else n for d, n in zip(dims, shape, strict=True)}
     image_bytes = itemsize * int(np.prod([n for d, n in sizes.items() if d != "image"]))
-    most = max(1, CHUNK_BYTES // max(1, image_bytes))
+    most = min(CHUNK_IMAGES, max(1, CHUNK_BYTES // max(1, image_bytes)))
     chunks = max(1, -(-sizes["image"] // most))
     sizes["image"] = -(-sizes["image"] // chunks)
     return tuple(sizes[dim] for dim in dims)
