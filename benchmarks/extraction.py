@@ -223,11 +223,15 @@ def hidden_states(work: Work) -> Callable[[], None]:
     return run
 
 
-def candidates(work: Work) -> dict[str, Callable[[], None]]:
-    """What is compared, by name."""
-    found = {BARE: partial(bare, work)}
-    found |= {name: partial(work.run_vitals, settings) for name, settings in KEPT.items()}
-    found |= {
+def ours(work: Work) -> dict[str, Callable[[], None]]:
+    """A bare pass, and ViTals with the tiers and attention that a user chooses."""
+    kept = {name: partial(work.run_vitals, settings) for name, settings in KEPT.items()}
+    return {BARE: partial(bare, work), **kept}
+
+
+def theirs(work: Work) -> dict[str, Callable[[], None]]:
+    """What one would write, by name."""
+    found: dict[str, Callable[[], None]] = {
         "hooks, np.save a batch and layer": partial(hooks_to_npy, work),
         "hooks, kept in memory, np.save a layer": partial(hooks_in_memory, work),
         "hooks, Zarr's defaults": partial(hooks_to_zarr, work),
@@ -239,6 +243,15 @@ def candidates(work: Work) -> dict[str, Callable[[], None]]:
     return found
 
 
+def repeated(batch: int) -> pd.DataFrame:
+    """As many passes as there are layers: one round over one batch tells what that costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(Path(folder), batch, batch)
+        slow = {BARE: partial(bare, work), "a pass a layer, np.save": partial(a_pass_a_layer, work)}
+        table = ratios(slow, BARE, 1, work.forget).iloc[1:]
+    return table.assign(ms_per_image=1e3 * table.pop("seconds") / batch)
+
+
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -246,20 +259,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--cores", type=int, default=1, help="cores that the process may use")
+    parser.add_argument("--ours", action="store_true", help="ViTals alone, with more images")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), options.images, options.batch)
-        found = ratios(candidates(work), BARE, options.rounds, work.forget)
+        candidates = ours(work) | ({} if options.ours else theirs(work))
+        found = ratios(candidates, BARE, options.rounds, work.forget)
     found["ms_per_image"] = 1e3 * found.pop("seconds") / options.images
-    with tempfile.TemporaryDirectory() as folder:
-        # as many passes as there are layers: one round over one batch tells that
-        work = Work(Path(folder), options.batch, options.batch)
-        slow = {BARE: partial(bare, work), "a pass a layer, np.save": partial(a_pass_a_layer, work)}
-        repeated = ratios(slow, BARE, 1, work.forget).iloc[1:]
-    repeated["ms_per_image"] = 1e3 * repeated.pop("seconds") / options.batch
-    table = pd.concat([found, repeated])
+    table = found if options.ours else pd.concat([found, repeated(options.batch)])
     said = (
         f"{ARCHITECTURE} at 224, {options.images} photographs in batches of {options.batch}, "
         f"float32 pass, float16 store, one torch thread, {options.cores} core(s), "
@@ -268,7 +277,8 @@ def main() -> None:
         f"{machine('torch', 'timm', 'zarr', 'numpy')}\n\n"
     )
     print(said + markdown(table))
-    name = "extraction" if options.cores == 1 else f"extraction_{options.cores}_cores"
+    cores = "" if options.cores == 1 else f"_{options.cores}_cores"
+    name = f"extraction{'_ours' if options.ours else ''}{cores}"
     table.to_csv(HERE / f"{name}.csv")
     (HERE / f"{name}.md").write_text(said + markdown(table))
 
