@@ -146,6 +146,23 @@ rule measure_tradeoff:
         " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule measure_geometry:
+    input:
+        SHARDS,
+    output:
+        f"{MODEL}/metrics/geometry.nc",
+    log:
+        f"{MODEL}/logs/geometry.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "geometry"),
+        code=lambda wildcards: STUDY.code("metric", "geometry"),
+    shell:
+        "python -m vitals metric geometry --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule compare:
     input:
         expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, allow_missing=True),

@@ -47,6 +47,7 @@ METRICS = {
         Metric("collapse", tiers=(POOLED,)),
         Metric("probes", tiers=(POOLED,)),
         Metric("tradeoff", results=("scrambling", "probes"), resampled=False),
+        Metric("geometry", tiers=(TOKENS, POOLED)),
     )
 }
 
@@ -75,6 +76,7 @@ FIGURES = {
         Figure("collapse", ("collapse",)),
         Figure("probes", ("probes",)),
         Figure("tradeoff", ("scrambling", "probes", "tradeoff")),
+        Figure("geometry", ("geometry",)),
         # all that has differences over depth, or in depth
         Figure("comparison", tuple(m for m in METRICS if m != "position"), compared=True),
     )

@@ -195,6 +195,7 @@ SAID_OF_FAMILIES = {
     "attention": "clip: no cls_inflow, consensus, entropy (its heads talk to each other).",
     "collapse": "clip: no nc3_alignment, nc4_agreement (the model has no classifier).",
     "probes": "test accuracy, patch_mean",  # what all three have
+    "geometry": "Maps: CKA between all taps",
     "tradeoff": "not paired: r2_all over 15, r2_self over 15, accuracy over 20 test images.",
     "comparison": "clip: no consensus (its heads talk to each other).",
 }

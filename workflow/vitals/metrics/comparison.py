@@ -40,6 +40,7 @@ HEADLINES = {
         "knee",
         "knee_relative",
     ),
+    "geometry": ("effective_rank", "participation_ratio", "intrinsic_dimension"),
 }
 
 
