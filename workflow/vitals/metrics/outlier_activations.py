@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-# Equal norms have a deviation of zero, where rounding alone must not make an outlier.
-ROUNDING = 1e-6
+from vitals.metrics.token_norms import median_and_limit
 
 
 def activation_ratios(x: torch.Tensor) -> torch.Tensor:
@@ -26,11 +25,10 @@ def high_norms(x: torch.Tensor, mads: float) -> tuple[torch.Tensor, torch.Tensor
     Source: Darcet et al. 2024, Vision Transformers Need Registers, section 2.
     """
     norm = x.norm(dim=-1)
-    # quantile, because torch.median returns the lower of two middle values
-    median = norm.quantile(0.5, dim=1, keepdim=True)
-    deviation = (norm - median).abs().quantile(0.5, dim=1, keepdim=True)
-    high = norm > median + mads * deviation + ROUNDING * median
-    return high, (norm.amax(dim=1, keepdim=True) / median.where(median > 0, torch.nan))[:, 0]
+    median, limit = median_and_limit(norm, mads)
+    return norm > limit, (norm.amax(dim=1, keepdim=True) / median.where(median > 0, torch.nan))[
+        :, 0
+    ]
 
 
 def largest_channels(peaks: np.ndarray, channels: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import xarray as xr
 from vitals.errors import VitalsError
 from vitals.metrics import axes, bootstrap
 from vitals.metrics.results import PAPER, PUBLISHED, RECONSTRUCTED, describe
+from vitals.metrics.token_norms import median_and_limit
 from vitals.progress import progress
 
 SOURCE = f"{PAPER}, token similarity; per-image centring inferred"
@@ -115,11 +116,8 @@ def token_similarity(x: torch.Tensor, outlier_mads: float) -> dict[str, torch.Te
     everything = torch.ones_like(norm, dtype=torch.bool)
     threshold = ZERO_NORM * norm.amax(dim=1, keepdim=True)
 
-    # quantile, because torch.median returns the lower of two middle values
-    median = norm.quantile(0.5, dim=1, keepdim=True)
-    deviation = (norm - median).abs().quantile(0.5, dim=1, keepdim=True)
-    # Equal norms have a deviation of zero, where rounding alone must not make an outlier.
-    usual = norm <= median + outlier_mads * deviation + ZERO_NORM * median
+    median, limit = median_and_limit(norm, outlier_mads)
+    usual = norm <= limit
 
     raw = _directions(x, everything, threshold)
     centered = _directions(_centered(x, everything), everything, threshold)
