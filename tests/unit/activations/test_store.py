@@ -152,3 +152,19 @@ def test_too_little_room_is_an_error_before_anything_is_written(tmp_path, monkey
         write(tmp_path / "model" / "0.zarr", expects_bytes=26_000_000_000)
     assert list((tmp_path / "model").iterdir()) == []
     write(tmp_path / "model" / "0.zarr", expects_bytes=3_000_000_000)
+
+
+def test_large_chunks_that_go_straight_to_the_disk_are_the_same_files(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((2, 5, 300, 400)).astype("float32")
+
+    def files(name):
+        with store.new_shard(tmp_path / name, PROVENANCE) as writer:
+            writer.declare("tokens/tokens", DIMS, values.shape, "float32")
+            writer.append("tokens/tokens", values)
+        chunks_of = (tmp_path / name / "tokens" / "tokens" / "c").rglob("*")
+        return [path.read_bytes() for path in sorted(chunks_of) if path.is_file()]
+
+    direct = files("direct.zarr")
+    monkeypatch.setattr(store.DirectWriter, "write", lambda *arguments: False)
+    assert min(map(len, direct)) > 2**20
+    assert files("plain.zarr") == direct

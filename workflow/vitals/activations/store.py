@@ -9,6 +9,7 @@ Arrays are chunked one layer (or block) by a run of images, with all tokens and 
 ends with its CRC-32C; the fill value of a float is NaN.
 """
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,12 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
 
 from vitals.activations.chunks import Appender, chunk_shape
 from vitals.activations.claim import check_space, claimed
+from vitals.activations.direct import DirectWriter
 from vitals.activations.encoding import Encoding
 from vitals.activations.integrity import ABSENT, DIGESTS, ROOT_FILE, digests, torn_arrays
 from vitals.activations.shards import open_group, provenance, shards
@@ -47,7 +51,7 @@ class ShardWriter:
     """Arrays of a shard: whole ones put at once, long ones appended to along `image`."""
 
     def __init__(self, path: Path, encoding: Encoding) -> None:
-        self.root = zarr.create_group(path)
+        self.root = zarr.create_group(_DiskStore(path))
         self.encoding = encoding
         self.notes: dict[str, Any] = {}
         self._appenders: dict[str, Appender] = {}
@@ -135,6 +139,19 @@ class ShardWriter:
             # comparing each chunk with the fill value would take most of the time of a write
             config={"write_empty_chunks": True},
         )
+
+
+class _DiskStore(LocalStore):
+    """Zarr's own, but for large files, which go straight to the disk where that is possible."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._direct = DirectWriter()
+
+    async def set(self, key: str, value: Buffer) -> None:
+        path, content = self.root / key, memoryview(value.as_buffer_like())
+        if not await asyncio.to_thread(self._direct.write, path, content):
+            await super().set(key, value)
 
 
 @contextmanager
