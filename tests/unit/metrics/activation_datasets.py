@@ -1,7 +1,31 @@
 """Datasets built in memory, named and shaped like a store's, for the known answers."""
 
 import numpy as np
+import torch
 import xarray as xr
+
+from vitals.activations import attention
+
+# As a store has them, and so that two parts of each dim are needed, which metrics take as a whole.
+ODD_CHUNKS = ("store", "uneven")
+
+
+def chunked(dataset, kind):
+    """The dataset lazily, in one of `ODD_CHUNKS`, whose last parts are shorter."""
+    if kind == "store":
+        sizes = {dim: {"layer": 1, "block": 1, "image": 5}.get(dim, -1) for dim in dataset.dims}
+    else:
+        sizes = {dim: 3 * size // 5 + 1 for dim, size in dataset.sizes.items()}
+    return dataset.chunk(sizes)
+
+
+def computed(compute, dataset, **params):
+    """What a metric computes in memory, and the same, to rounding, from each of `ODD_CHUNKS`."""
+    result = compute(dataset, **params)
+    for kind in ODD_CHUNKS:
+        lazy = compute(chunked(dataset, kind), **params)
+        xr.testing.assert_allclose(lazy, result, rtol=1e-6, atol=1e-7)
+    return result
 
 
 def tokens_dataset(layers, *, prefix=(), label=None, split=None, names=None, depth=None):
@@ -77,3 +101,72 @@ def pooled_dataset(layers, label, *, split=None, names=None, **parameters):
             **images,
         },
     )
+
+
+def attention_dataset(blocks, *, prefix=("cls",), storage=np.float64, images=2):
+    """The token tier's attention, from one array (query, key) or (image, query, key) a block."""
+    values = [b if np.ndim(b) == 3 else np.broadcast_to(b, (images, *np.shape(b))) for b in blocks]
+    values = np.stack(values).astype(storage)
+    tokens = values.shape[-1]
+    roles = tokens_dataset([np.zeros((values.shape[1], tokens, 1))], prefix=prefix)
+    return xr.Dataset(
+        {"attention": (("block", "image", "query", "key"), values)},
+        coords=roles.drop_vars(["layer", "depth", "tokens"]).coords,
+    )
+
+
+def random_attention(*shape, tokens=10, seed=0):
+    """Attention maps (..., query, key) of random logits."""
+    logits = 2 * np.random.default_rng(seed).standard_normal((*shape, tokens, tokens))
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+
+def small_study(images=64, blocks=4, classes=3, channels=6):
+    """Both tiers of one model that every metric applies to: (tokens, pooled).
+
+    A [CLS], a register and 3 × 3 patches; classes that part with depth while tokens mix.
+    """
+    generator = np.random.default_rng(0)
+    prefix, patches, heads = ("cls", "register"), 9, 2
+    label = np.arange(images) % classes
+    size = (len(prefix) + patches, channels)
+    embed = generator.standard_normal((images, *size)) + 0.5
+    embed[:, : len(prefix)] = generator.standard_normal((len(prefix), channels))
+    position = 0.5 * generator.standard_normal(size)
+    maps = random_attention(blocks, images, heads, tokens=size[0])
+    centres = generator.standard_normal((classes, 1, channels))
+    states = [embed, embed + position]
+    for block in maps.mean(axis=2):
+        states.append(0.7 * states[-1] + 0.5 * block @ states[-1] + 0.2 * centres[label])
+    scale, shift = generator.uniform(0.5, 1.5, channels), 0.1 * generator.standard_normal(channels)
+    deviation = np.sqrt(states[-1].var(axis=-1, keepdims=True) + 1e-6)
+    normed = (states[-1] - states[-1].mean(axis=-1, keepdims=True)) / deviation * scale + shift
+    names = [*layer_names(blocks + 2), "norm"]
+    split = np.where(np.arange(images) // classes % 3 < 2, "fit", "test")
+
+    tokens = tokens_dataset(
+        [*states, normed], prefix=prefix, label=label, split=split, names=names
+    ).assign(
+        attention=(("block", "image", "query", "key"), maps.mean(axis=2)),
+        position_embedding=(("token", "channel"), position),
+    )
+    weight = centres[:, 0] - centres.mean(axis=0)
+    features = [
+        {"cls": x[:, 0], "patch_mean": x[:, len(prefix) :].mean(axis=1)}
+        for x in tokens["tokens"].values
+    ]
+    pooled = pooled_dataset(
+        features,
+        label,
+        split=split,
+        names=names,
+        head_weight=weight,
+        head_bias=np.zeros(classes),
+        norm_scale=scale,
+        norm_shift=shift,
+        logits=features[-1]["cls"] @ weight.T,
+    ).assign_coords(depth=tokens["depth"])
+    roles = attention.TokenRoles.of(*(tokens[c].values for c in ("token_kind", "row", "column")))
+    for name, values in attention.head_summaries(torch.from_numpy(maps), roles).items():
+        pooled[f"attention_{name}"] = ("block", "image", "head"), values.numpy()
+    return tokens, pooled

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from activation_datasets import every_tap, tokens_dataset
+from activation_datasets import (
+    ODD_CHUNKS,
+    attention_dataset,
+    chunked,
+    computed,
+    every_tap,
+    random_attention,
+)
 from vitals.errors import VitalsError
 from vitals.metrics import attention
 from vitals.metrics.results import absences
@@ -25,26 +32,9 @@ TWO_BLOCKS[0, 0] = 1
 TWO_BLOCKS[1:99, 1:99] = TWO_BLOCKS[99:, 99:] = 1 / 98
 
 
-def attention_dataset(blocks, *, prefix=("cls",), storage=np.float64, images=2):
-    """The token tier's attention, from one array (query, key) or (image, query, key) a block."""
-    values = [b if np.ndim(b) == 3 else np.broadcast_to(b, (images, *np.shape(b))) for b in blocks]
-    values = np.stack(values).astype(storage)
-    tokens = values.shape[-1]
-    roles = tokens_dataset([np.zeros((values.shape[1], tokens, 1))], prefix=prefix)
-    return xr.Dataset(
-        {"attention": (("block", "image", "query", "key"), values)},
-        coords=roles.drop_vars(["layer", "depth", "tokens"]).coords,
-    )
-
-
-def random_attention(blocks=3, images=4, tokens=10, seed=0):
-    logits = 2 * np.random.default_rng(seed).standard_normal((blocks, images, tokens, tokens))
-    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-
-
 def compute(blocks, storage=np.float64, **params):
     dataset = attention_dataset(blocks, storage=storage)
-    return attention.compute(dataset, bootstrap_samples=20, **params)
+    return computed(attention.compute, dataset, bootstrap_samples=20, **params)
 
 
 def mean_of(graph, storage=np.float64):
@@ -85,9 +75,34 @@ def test_centrality_and_entropy_separate_the_star_from_the_uniform_graph(storage
         assert uniform[name] == pytest.approx(of_uniform, abs=1e-6), name
 
 
+def test_a_walk_against_the_attention_would_not_find_the_hub():
+    against = np.full(T, 1 / T)
+    for _ in range(200):
+        against = 0.85 * STAR @ against + 0.15 / T
+    assert against[0] == pytest.approx(1 / T)
+    assert mean_of(STAR)["cls_pagerank"] == pytest.approx(0.850761, abs=1e-6)
+
+
+def test_consensus_is_over_pairs_of_two_patches():
+    """With each row beside itself, and with that of [CLS], two blocks would be half alike."""
+    unit = TWO_BLOCKS / np.linalg.norm(TWO_BLOCKS, axis=1, keepdims=True)
+    careless = (unit[1:] @ unit[1:].T).mean()
+    assert careless == pytest.approx(0.5)
+    assert mean_of(TWO_BLOCKS)["consensus"] == pytest.approx(0.4974, abs=5e-5)
+
+
 @pytest.mark.parametrize("graph", [IDENTITY, CYCLIC], ids=["identity", "cyclic shift"])
 def test_a_walk_that_never_settles_shares_its_time_evenly(graph):
     assert mean_of(graph)["cls_stationary"] == pytest.approx(1 / T, abs=1e-9)
+
+
+def test_a_hub_would_look_like_short_range_if_it_were_not_left_out():
+    half = (UNIFORM + STAR) / 2
+    grid = np.stack(np.divmod(np.arange(N), SIDE), axis=1)
+    apart = np.linalg.norm(grid[:, None] - grid, axis=-1)
+    careless = (half[1:, 1:] * apart).sum(axis=1).mean()
+    assert careless < 0.51 * 7.280764
+    assert mean_of(half)["distance"] == pytest.approx(7.280764, abs=1e-6)
 
 
 @STORAGE
@@ -108,7 +123,12 @@ def test_a_swap_of_queries_and_keys_is_caught_by_the_star():
         attention.compute(dataset, bootstrap_samples=5)
 
 
-@pytest.mark.parametrize("wrong", [np.nan, -0.5, 0.5])
+def test_a_number_that_is_not_finite_is_refused():
+    with pytest.raises(VitalsError, match=r"not all finite.*image-0"):
+        mean_of(np.where(np.eye(T) > 0, np.nan, UNIFORM))
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 0.5])
 def test_what_is_no_probability_is_refused(wrong):
     broken = UNIFORM.copy()
     broken[3, :2] = wrong, 2 / T - wrong if wrong < 0 else 1 / T
@@ -125,7 +145,7 @@ def test_rollout_goes_from_the_first_block_to_the_last():
 
 
 def test_rollout_is_a_column_of_the_product_of_half_attention_and_half_identity():
-    values = random_attention()
+    values = random_attention(3, 4)
     rollout = np.eye(10)
     for block in values[:, 2]:
         rollout = (block + np.eye(10)) / 2 @ rollout
@@ -157,7 +177,7 @@ def test_marginalization_does_not_depend_on_the_number_of_blocks():
 
 
 def test_the_intervals_hold_the_means():
-    result = attention.compute(attention_dataset(random_attention(images=30)))
+    result = attention.compute(attention_dataset(random_attention(3, 30)))
     for name in PER_BLOCK:
         mean = result[name].mean("image")
         assert result[name].dims == ("block", "image")
@@ -175,7 +195,7 @@ def test_one_block_has_no_slope():
 
 
 def test_without_cls_its_measures_are_absent_and_the_rest_is_there():
-    dataset = attention_dataset(random_attention(), prefix=("register",))
+    dataset = attention_dataset(random_attention(3, 4), prefix=("register",))
     result = attention.compute(dataset, bootstrap_samples=5)
     of_cls = {name for name in PER_BLOCK if "cls" in name}
     missing = of_cls | set(attention.MARGINALIZATION) | {"cls_patch_cosine"}
@@ -185,7 +205,7 @@ def test_without_cls_its_measures_are_absent_and_the_rest_is_there():
 
 
 def test_without_a_grid_the_distance_is_absent():
-    dataset = attention_dataset(random_attention()).drop_vars(["row", "column"])
+    dataset = attention_dataset(random_attention(3, 4)).drop_vars(["row", "column"])
     result = attention.compute(dataset, bootstrap_samples=5)
     assert "distance" not in result
     assert absences(result)["distance"] == "the patches have no row and column"
@@ -199,7 +219,7 @@ def test_an_image_whose_patches_look_at_no_patch_takes_no_part_in_the_distance()
 
 
 def test_registers_are_keys_but_no_patches():
-    values = random_attention(tokens=12)
+    values = random_attention(3, 4, tokens=12)
     result = attention.compute(
         attention_dataset(values, prefix=("cls", "register", "register")), bootstrap_samples=5
     )
@@ -220,7 +240,7 @@ def with_tokens(dataset, cls, layers=("embed", "position")):
 
 @pytest.mark.parametrize("cls", [3.0, -0.1])
 def test_a_cls_along_the_mean_patch_has_cosine_one(cls):
-    dataset = with_tokens(attention_dataset(random_attention()), cls)
+    dataset = with_tokens(attention_dataset(random_attention(3, 4)), cls)
     result = attention.compute(dataset, bootstrap_samples=5)["cls_patch_cosine"]
     assert result.dims == ("layer", "image")
     assert list(result["layer"]) == ["embed", "position"]
@@ -228,7 +248,7 @@ def test_a_cls_along_the_mean_patch_has_cosine_one(cls):
 
 
 def test_a_cls_of_zero_has_no_cosine():
-    dataset = with_tokens(attention_dataset(random_attention()), 0.0)
+    dataset = with_tokens(attention_dataset(random_attention(3, 4)), 0.0)
     assert attention.compute(dataset, bootstrap_samples=5)["cls_patch_cosine"].isnull().all()
 
 
@@ -238,14 +258,14 @@ def test_without_tokens_the_cosine_is_absent():
 
 def test_the_cosine_is_at_every_tap_and_the_rest_at_every_block():
     names, depth = every_tap(3)
-    dataset = with_tokens(attention_dataset(random_attention()), 1.0, names)
+    dataset = with_tokens(attention_dataset(random_attention(3, 4)), 1.0, names)
     dataset = dataset.assign_coords(depth=("layer", depth))
     result = attention.compute(dataset, bootstrap_samples=5)
     assert list(result["cls_patch_cosine"]["layer"]) == names
     assert list(result["cls_patch_cosine"]["depth"]) == list(depth)
     assert result["depth"].dtype == np.float64
     assert result["cls_patch_cosine"].values == pytest.approx(1)
-    alone = attention.compute(attention_dataset(random_attention()), bootstrap_samples=5)
+    alone = attention.compute(attention_dataset(random_attention(3, 4)), bootstrap_samples=5)
     for name in (*PER_BLOCK, "marginalization", "marginalization_max_depth"):
         xr.testing.assert_identical(result[name].variable, alone[name].variable)
 
@@ -259,7 +279,7 @@ def without_attention(dataset, reason=TALKING_HEADS):
 
 
 def test_attention_that_the_store_does_not_hold_is_absent_for_its_reason():
-    tokens = without_attention(with_tokens(attention_dataset(random_attention()), 1.0))
+    tokens = without_attention(with_tokens(attention_dataset(random_attention(3, 4)), 1.0))
     pooled = xr.Dataset(attrs={"absent": {"attention": TALKING_HEADS}})
     result = attention.compute(tokens, pooled=pooled, bootstrap_samples=5)
     assert set(result.data_vars) == {f"cls_patch_cosine{end}" for end in ("", "_low", "_high")}
@@ -271,7 +291,7 @@ def test_attention_that_the_store_does_not_hold_is_absent_for_its_reason():
 
 
 def test_neither_cls_nor_attention_leaves_a_result_of_reasons_alone():
-    dataset = without_attention(attention_dataset(random_attention(), prefix=("register",)))
+    dataset = without_attention(attention_dataset(random_attention(3, 4), prefix=("register",)))
     result = attention.compute(dataset, bootstrap_samples=5)
     assert not result.data_vars
     reasons = absences(result)
@@ -280,14 +300,14 @@ def test_neither_cls_nor_attention_leaves_a_result_of_reasons_alone():
 
 
 def test_attention_that_is_missing_without_a_reason_is_an_error():
-    dataset = with_tokens(attention_dataset(random_attention()), 1.0).drop_vars("attention")
+    dataset = with_tokens(attention_dataset(random_attention(3, 4)), 1.0).drop_vars("attention")
     with pytest.raises(VitalsError, match="lacks attention"):
         attention.compute(dataset)
 
 
 def test_heads_that_only_the_pooled_tier_lacks_are_absent_for_its_reason():
     pooled = xr.Dataset(attrs={"absent": {"attention": TALKING_HEADS}})
-    dataset = attention_dataset(random_attention())
+    dataset = attention_dataset(random_attention(3, 4))
     result = attention.compute(dataset, pooled=pooled, bootstrap_samples=5)
     assert absences(result)["consensus_head"] == TALKING_HEADS
     assert "consensus" in result
@@ -296,7 +316,7 @@ def test_heads_that_only_the_pooled_tier_lacks_are_absent_for_its_reason():
 def test_heads_are_means_over_the_images_of_the_pooled_tier():
     inflow = np.random.default_rng(0).random((3, 50, 2), dtype=np.float32)
     pooled = xr.Dataset({"attention_cls_inflow": (("block", "image", "head"), inflow)})
-    dataset = attention_dataset(random_attention())  # four images, not fifty
+    dataset = attention_dataset(random_attention(3, 4))  # four images, not fifty
     result = attention.compute(dataset, pooled=pooled.chunk(image=7), bootstrap_samples=100)
     heads = result["cls_inflow_head"]
     assert heads.dims == ("block", "head")
@@ -309,23 +329,22 @@ def test_heads_are_means_over_the_images_of_the_pooled_tier():
 def test_a_head_that_never_looks_at_patches_has_no_distance():
     distance = np.stack([np.full((3, 4), np.nan), np.ones((3, 4))], axis=2)
     pooled = xr.Dataset({"attention_distance": (("block", "image", "head"), distance)})
-    dataset = attention_dataset(random_attention())
+    dataset = attention_dataset(random_attention(3, 4))
     result = attention.compute(dataset, pooled=pooled, bootstrap_samples=5)["distance_head"]
     assert result.isel(head=0).isnull().all()
     assert (result.isel(head=1) == 1).all()
 
 
-def test_chunks_laziness_and_the_order_of_dims_change_nothing():
-    dataset = with_tokens(attention_dataset(random_attention(images=5)), 1.0)
-    lazy = dataset.transpose("key", "query", "token", "image", ...).chunk(image=2, block=1)
-    xr.testing.assert_identical(
-        attention.compute(dataset, bootstrap_samples=5),
-        attention.compute(lazy, bootstrap_samples=5),
-    )
+@pytest.mark.parametrize("chunks", ODD_CHUNKS)
+def test_chunks_laziness_and_the_order_of_dims_change_nothing(chunks):
+    dataset = with_tokens(attention_dataset(random_attention(3, 5)), 1.0)
+    lazy = chunked(dataset.transpose("key", "query", "token", "image", ...), chunks)
+    whole, parts = (attention.compute(d, bootstrap_samples=5) for d in (dataset, lazy))
+    xr.testing.assert_allclose(whole, parts, rtol=1e-12)
 
 
 def test_small_pieces_in_memory_change_nothing(monkeypatch):
-    dataset = attention_dataset(random_attention(images=7))
+    dataset = attention_dataset(random_attention(3, 7))
     whole = attention.compute(dataset, bootstrap_samples=5)
     monkeypatch.setattr(attention, "NUMBERS_PER_BLOCK", 200)  # two images at a time
     xr.testing.assert_allclose(whole, attention.compute(dataset, bootstrap_samples=5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from activation_datasets import every_tap, layer_names
+from activation_datasets import ODD_CHUNKS, chunked, computed, every_tap, layer_names
 from vitals.errors import VitalsError
 from vitals.metrics import phases
 from vitals.metrics.results import absences
@@ -71,15 +71,16 @@ def test_the_known_curve_gives_its_knots_and_slopes():
 @pytest.mark.parametrize(("storage", "tolerance"), [(np.float32, 1e-6), (np.float16, 1e-3)])
 def test_the_known_curve_survives_storage(storage, tolerance):
     images = similarity((CURVE[:, None] * np.ones(8)).astype(storage))
-    assert_known_answer(phases.compute(images, bootstrap_samples=20), tolerance)
+    assert_known_answer(computed(phases.compute, images, bootstrap_samples=20), tolerance)
 
 
-def test_chunks_and_laziness_change_nothing():
+@pytest.mark.parametrize("chunks", ODD_CHUNKS)
+def test_chunks_and_laziness_change_nothing(chunks):
     dataset = of_images(CURVE, 0.01)
-    lazy = dataset.chunk({"image": 7, "layer": 1})
-    xr.testing.assert_identical(
-        phases.compute(dataset, bootstrap_samples=20), phases.compute(lazy, bootstrap_samples=20)
+    whole, parts = (
+        phases.compute(d, bootstrap_samples=20) for d in (dataset, chunked(dataset, chunks))
     )
+    xr.testing.assert_identical(whole, parts)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
@@ -210,6 +211,12 @@ def test_every_headline_has_an_interval_and_draws():
     for name in INTERVALS:
         assert result[f"{name}_draws"].sizes["draw"] == 30
         assert (result[f"{name}_low"] <= result[f"{name}_high"]).all()
+
+
+def test_the_fit_has_an_interval_over_depth():
+    result = phases.compute(of_images(CURVE, 0.05), bootstrap_samples=200)
+    assert result["fit_low"].dims == ("layer",) and "fit_draws" not in result
+    assert (result["fit_low"] < result["fit"]).all() and (result["fit"] < result["fit_high"]).all()
 
 
 def test_draws_of_two_models_over_the_same_images_are_paired():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from activation_datasets import tokens_dataset
+from activation_datasets import ODD_CHUNKS, chunked, computed, tokens_dataset
 from vitals.errors import VitalsError
 from vitals.metrics import position
 from vitals.metrics.results import absences
@@ -26,7 +26,8 @@ def dataset_of(tokens, embedding, storage=np.float64, **kinds):
 @STORAGE
 def test_a_position_embedding_of_the_same_norms_has_a_ratio_of_its_scale(storage):
     tokens = random_tokens(images=1)
-    result = position.compute(dataset_of(tokens, 3 * tokens[0], storage), bootstrap_samples=5)
+    dataset = dataset_of(tokens, 3 * tokens[0], storage)
+    result = computed(position.compute, dataset, bootstrap_samples=5)
     assert result["dominance"] == pytest.approx(3, abs=TOLERANCE[storage])
     assert result["dominance_centered"] == pytest.approx(3, abs=TOLERANCE[storage])
 
@@ -41,15 +42,19 @@ def test_a_vector_shared_by_all_positions_counts_only_before_centring():
     assert result["dominance_centered"] == pytest.approx(0, abs=1e-12)
 
 
-def test_token_norms_stand_on_both_sides():
-    # a Frobenius norm over a mean token norm would be off by √N = 4
-    tokens = np.broadcast_to(2 * np.eye(N), (4, N, N))
-    result = position.compute(dataset_of(tokens, np.eye(N)), bootstrap_samples=5)
+@STORAGE
+def test_token_norms_stand_on_both_sides(storage):
+    tokens, embedding = np.broadcast_to(2 * np.eye(N), (4, N, N)), np.eye(N)
+    dataset = dataset_of(tokens, embedding, storage)
+    result = computed(position.compute, dataset, bootstrap_samples=5)
     assert result["dominance"] == pytest.approx(0.5, abs=1e-12)
+    mixed = np.linalg.norm(embedding) / np.linalg.norm(tokens, axis=-1).mean()
+    assert mixed == pytest.approx(0.5 * N**0.5)
 
 
 def test_norms_are_averaged_and_not_the_tokens():
     tokens = np.concatenate([random_tokens(), -random_tokens()])
+    assert np.linalg.norm(tokens.mean(axis=0)) < 1e-12
     result = position.compute(dataset_of(tokens, random_tokens(1, 1)[0]), bootstrap_samples=5)
     expected = np.linalg.norm(random_tokens(1, 1), axis=-1).mean()
     expected /= np.linalg.norm(random_tokens(), axis=-1).mean()
@@ -118,11 +123,12 @@ def test_the_interval_holds_the_ratio_and_the_draws_are_kept():
         assert result[f"{name}_draws"].dims == ("draw",)
 
 
-def test_chunks_and_laziness_change_nothing():
+@pytest.mark.parametrize("chunks", ODD_CHUNKS)
+def test_chunks_and_laziness_change_nothing(chunks):
     dataset = dataset_of(random_tokens(), random_tokens(1, 1)[0])
     xr.testing.assert_identical(
         position.compute(dataset, bootstrap_samples=5),
-        position.compute(dataset.chunk({"image": 3, "layer": 1}), bootstrap_samples=5),
+        position.compute(chunked(dataset, chunks), bootstrap_samples=5),
     )
 
 

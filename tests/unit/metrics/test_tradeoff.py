@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from activation_datasets import every_tap, layer_names
+from activation_datasets import ODD_CHUNKS, chunked, computed, every_tap, layer_names
 from vitals.errors import VitalsError
 from vitals.metrics import tradeoff
 from vitals.metrics.results import absences, mark_absent
@@ -34,12 +34,14 @@ def value(result, name):
     return result[name].sel(information="r2_all").item()
 
 
-@pytest.mark.parametrize("storage", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    ("storage", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5), (np.float16, 0.02)]
+)
 @pytest.mark.parametrize("layers", [12, 13, 25])
-def test_straight_curves_cross_in_the_middle(layers, storage):
-    result = tradeoff.compute(straight(layers).astype(storage))
-    assert value(result, "crossing") == pytest.approx(layers / 2, abs=1e-5)
-    assert value(result, "crossing_relative") == pytest.approx(0.5, abs=1e-6)
+def test_straight_curves_cross_in_the_middle(layers, storage, tolerance):
+    result = computed(tradeoff.compute, straight(layers).astype(storage))
+    assert value(result, "crossing") == pytest.approx(layers / 2, abs=tolerance)
+    assert value(result, "crossing_relative") == pytest.approx(0.5, abs=tolerance)
     assert value(result, "onset") == 1
     assert value(result, "onset_relative") == pytest.approx(1 / layers)
 
@@ -53,6 +55,15 @@ def test_a_gap_in_layers_can_vanish_in_relative_depth():
     assert value(large, "crossing") - value(small, "crossing") == pytest.approx(8)
     assert value(large, "crossing_relative") == pytest.approx(value(small, "crossing_relative"))
     assert value(small, "crossing_relative") == pytest.approx(8 / 12)
+
+
+@pytest.mark.parametrize(("layers", "at", "relative"), [(12, 8, 0.67), (24, 18, 0.75)])
+def test_a_crossing_is_given_in_layers_and_relative_to_depth(layers, at, relative):
+    """A gap of 10 layers between two models is one of .08 of their depths."""
+    task = np.interp(np.arange(layers + 1), [0, at, layers], [0, 0.5, 1])
+    result = tradeoff.compute(curves(1 - task, task))
+    assert value(result, "crossing") == pytest.approx(at)
+    assert value(result, "crossing_relative") == pytest.approx(relative, abs=0.005)
 
 
 def test_the_curves_are_scaled_before_they_cross():
@@ -203,10 +214,11 @@ def test_a_tap_that_one_curve_lacks_is_left_out():
     assert value(tradeoff.compute(dataset), "crossing") == pytest.approx(6)
 
 
-def test_chunks_and_laziness_change_nothing():
+@pytest.mark.parametrize("chunks", ODD_CHUNKS)
+def test_chunks_and_laziness_change_nothing(chunks):
     dataset = with_draws(straight(12), draws=20)
     xr.testing.assert_identical(
-        tradeoff.compute(dataset), tradeoff.compute(dataset.chunk({"layer": 2, "draw": 7}))
+        tradeoff.compute(dataset), tradeoff.compute(chunked(dataset, chunks))
     )
 
 

@@ -11,6 +11,9 @@ from vitals.errors import VitalsError
 from vitals.metrics.results import absences
 
 IMAGES_PER_BLOCK = 256
+# float64 numbers of a block of images, 64 MiB (and a few working copies)
+NUMBERS_PER_BLOCK = 2**23
+PLACES = {"tap": "layer", "block": "block"}  # what an error calls a place, and its coordinate
 NORM = "norm"  # the tap after the final norm
 # The taps before the first block; block i has i + 2, and its attention half a block less.
 FIRST_DEPTHS = {"embed": 0, "norm_pre": 0.5, "position": 1}
@@ -72,9 +75,12 @@ def relative_depth(depth: xr.DataArray) -> xr.DataArray:
     """depth / the depth of the last block: 0 at the first tap, 1 at the last of the stream.
 
     Tap "norm", where the coordinate `layer` names one, lies just beyond 1: it is no block.
+    depth (..., layer) or (..., block), of one or several models.
     """
-    stream = depth[depth["layer"] != NORM] if "layer" in depth.coords else depth
-    return (depth / stream.max()).rename("relative_depth")
+    stream = depth
+    if "layer" in depth.coords:
+        stream = depth.isel(layer=np.flatnonzero(depth["layer"].values != NORM))
+    return (depth / stream.max(depth.dims[-1])).rename("relative_depth")
 
 
 def stream_taps(dataset: xr.Dataset) -> xr.Dataset:
@@ -136,10 +142,65 @@ def layer_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def image_blocks(
-    array: xr.DataArray, images_per_block: int = IMAGES_PER_BLOCK
+    array: xr.DataArray, images_per_block: int | None = None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Slices along `image` with their values, image first: one block in memory at a time."""
+    """Slices along `image` with their values, image first: one block in memory at a time.
+
+    The blocks are the same however the array is stored, and so is what is summed over them. A chunk
+    is read once and whole, also where two blocks share it.
+    images_per_block: by default as many as are `NUMBERS_PER_BLOCK`.
+    Raises a VitalsError that names the tap and the image of a number that is not finite: that of a
+    store that was torn or never filled.
+    """
     array = array.transpose("image", ...)
-    for start in range(0, array.sizes["image"], images_per_block):
-        block = slice(start, min(start + images_per_block, array.sizes["image"]))
-        yield block, array.isel(image=block).values
+    images = array.sizes["image"]
+    size = images_per_block or max(1, NUMBERS_PER_BLOCK * images // max(1, array.size))
+    chunks = _chunks(array, size)
+    held, read = np.empty((0, *array.shape[1:]), array.dtype), 0
+    for start in range(0, images, size):
+        stop = min(start + size, images)
+        parts = [held]
+        while read < stop:
+            chunk = next(chunks)
+            parts.append(array.isel(image=chunk).values)
+            require_finite(array, parts[-1], chunk.start)
+            read = chunk.stop
+        parts = [part for part in parts if len(part)]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        held = values[stop - start :]
+        yield slice(start, stop), values[: stop - start]
+
+
+def _chunks(array: xr.DataArray, size: int) -> Iterator[slice]:
+    """The chunks of an array along `image`; blocks of `size` of one that has none."""
+    stored = array.chunksizes.get("image") if array.chunks else None
+    bounds = np.cumsum(stored) if stored else np.arange(size, array.sizes["image"] + size, size)
+    start = 0
+    for stop in bounds.tolist():
+        yield slice(start, stop)
+        start = stop
+
+
+def require_finite(array: xr.DataArray, values: np.ndarray, start: int = 0) -> None:
+    """Raise a `VitalsError` that names the tap and the image of the first NaN or infinity.
+
+    values: those of `array`, image first, from image `start` on.
+    """
+    if _all_finite(values):
+        return
+    image, *others = np.argwhere(~np.isfinite(values))[0]
+    of = array.transpose("image", ...)[start + image, *others]
+    places = [f" of {what} {of[dim].values}" for what, dim in PLACES.items() if dim in of.coords]
+    named = of["image_id"].values if "image_id" in of.coords else f"number {start + image}"
+    raise VitalsError(
+        f"the {array.name or 'values'}{''.join(places)} are not all finite: image {named} holds "
+        "NaN or infinity, as a store does that is torn or was never filled"
+    )
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    if values.dtype != np.float16:
+        return bool(np.isfinite(values).all())
+    # by the exponent, all ones, which is nine times as fast as to ask each number
+    magnitude = np.ascontiguousarray(values).view(np.uint16) & 0x7FFF
+    return bool(magnitude.max(initial=0) < 0x7C00)

@@ -8,7 +8,7 @@
 [1.0, 15.0, 3]
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -93,7 +93,7 @@ def compute(
     runs = np.stack([longest_run(curves, depth, share) for share in thresholds])
     _add(result, "plateau_length_threshold", runs, ("threshold",))
     _add_pieces(result, depth, curves, three)
-    _describe(result, "fit", three.fitted[0], ("layer",))
+    _add(result, "fit", three.fitted.T, ("layer",), bootstrap.add_interval)
     _describe(result, "residual_rms", np.sqrt(three.residual[0] / depth.size))
     return result
 
@@ -194,12 +194,17 @@ def _add_pieces(
         _describe(result, "pieces_share", share, ("piece_count",))
 
 
-def _add(result: xr.Dataset, name: str, values: np.ndarray, dims: tuple[str, ...] = ()) -> None:
-    """A variable from its values (..., curve): the mean curve's, and the draws' where given."""
+def _add(
+    result: xr.Dataset,
+    name: str,
+    values: np.ndarray,
+    dims: tuple[str, ...] = (),
+    add: Callable[[xr.Dataset, str, xr.DataArray], None] = bootstrap.add_draws,
+) -> None:
+    """A variable from its values (..., curve): the mean curve's, and what `add` makes of draws."""
     _describe(result, name, values[..., 0], dims)
     if values.shape[-1] > 1:
-        draws = xr.DataArray(values[..., 1:], dims=(*dims, "draw"))
-        bootstrap.add_draws(result, name, draws)
+        add(result, name, xr.DataArray(values[..., 1:], dims=(*dims, "draw")))
 
 
 def _describe(

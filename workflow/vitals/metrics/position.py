@@ -15,10 +15,12 @@
 """
 
 import numpy as np
+import torch
 import xarray as xr
 
 from vitals.metrics import axes, bootstrap
 from vitals.metrics.results import PAPER, PUBLISHED, absences, describe, mark_absent
+from vitals.metrics.token_batches import batches
 
 SOURCE = f"{PAPER}, positional dominance ratio; the protocol is ours"
 # Where positions have been added: before the norm that follows them, where a model has one.
@@ -60,10 +62,10 @@ def compute(
     if reason := _not_added(dataset, tokens, patches, position):
         return _without(reason)
 
-    position_norms = _mean_norms(position[None])  # (variable, 1)
-    blocks = axes.image_blocks(tokens.transpose("image", "token", "channel"))
-    norms = [_mean_norms(block.astype(np.float64)) for _, block in blocks]
-    norms = xr.DataArray(np.concatenate(norms, axis=1), dims=("variable", "image"))
+    position_norms = _mean_norms(torch.from_numpy(position[None]))  # (variable, 1)
+    every = np.arange(patches.size)
+    norms = np.concatenate([_mean_norms(x) for x in batches(tokens, every)], axis=1)
+    norms = xr.DataArray(norms, dims=("variable", "image"))
 
     result = xr.Dataset()
     draws = bootstrap.mean_draws(norms, bootstrap_samples, bootstrap_seed)
@@ -113,7 +115,12 @@ def _not_added(
     )
 
 
-def _mean_norms(x: np.ndarray) -> np.ndarray:
-    """Mean token norm of each image, as it is and centred: (variable, image)."""
-    centred = x - x.mean(axis=1, keepdims=True)
-    return np.stack([np.linalg.norm(v, axis=2).mean(axis=1) for v in (x, centred)])
+def _mean_norms(x: torch.Tensor) -> np.ndarray:
+    """Mean token norm of each image, as it is and centred: (variable, image).
+
+    x (image, token, channel), in float64, or centring would leave rounding of what tokens share.
+    """
+    x = x.double()
+    centred = x - x.mean(dim=1, keepdim=True)
+    norms = [torch.linalg.vector_norm(v, dim=2).mean(dim=1) for v in (x, centred)]
+    return torch.stack(norms).cpu().numpy()

@@ -1,0 +1,39 @@
+"""Tokens of one tap in torch, a few images at a time, where they are computed on."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vitals.metrics import axes
+from vitals.metrics.accelerator import float64_device
+
+# Numbers at a time: what a core keeps in its cache, and what keeps an accelerator busy.
+NUMBERS_ON_CPU = 2**19
+NUMBERS_ON_ACCELERATOR = 2**26
+
+
+def batches(tokens: xr.DataArray, taken: np.ndarray) -> Iterator[torch.Tensor]:
+    """The taken tokens of one tap, (image, token, channel), in float32, or float64 if stored so.
+
+    tokens (image, token, channel) in any order of dims; taken: positions along `token`. Each chunk
+    of the store is read once, and what is cast is a small part of it.
+    Raises VitalsError for a number that is not finite.
+    """
+    ordered = tokens.transpose("image", "token", "channel")
+    where, chosen = float64_device(), _as_slice(taken)
+    numbers = NUMBERS_ON_CPU if where.type == "cpu" else NUMBERS_ON_ACCELERATOR
+    images = max(1, numbers // (taken.size * ordered.sizes["channel"]))
+    for _, values in axes.image_blocks(ordered):
+        stored = torch.from_numpy(np.require(values[:, chosen], requirements="W"))
+        dtype = torch.promote_types(stored.dtype, torch.float32)
+        for part in stored.split(images):
+            yield part.to(where).to(dtype)
+
+
+def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
+    """Neighbouring positions as a slice, which copies nothing."""
+    run = slice(int(positions[0]), int(positions[-1]) + 1)
+    whole = np.array_equal(positions, np.arange(run.start, run.stop))
+    return run if whole else positions
