@@ -217,7 +217,7 @@ class _Shard:
             self._put_taps(tier)
             put = self.writer.put_coordinate
             put(f"{tier}/label", ("image",), self.labels[kept])
-            for name in ("image_id", "split"):
+            for name in ("image_id", "split", "class_name"):
                 put(f"{tier}/{name}", ("image",), table[name].to_numpy()[kept].astype(str))
             for variable, reason in self._absences(tier):
                 self.writer.absent(tier, variable, reason)

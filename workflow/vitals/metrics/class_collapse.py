@@ -8,93 +8,114 @@ array([1.414214])
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitals.metrics import class_geometry
-from vitals.metrics.class_geometry import ratio
-from vitals.metrics.class_split import ClassSplit, without_offset
-from vitals.metrics.class_statistics import Deviations, Moments
-from vitals.metrics.classifier_lens import Classifier
+from vitals.metrics import class_geometry, class_spectrum
+from vitals.metrics.class_arrays import Array, numbers, placed, ratio
+from vitals.metrics.class_pairs import pair_statistics
+from vitals.metrics.class_split import ClassSplit
+from vitals.metrics.class_statistics import Deviations, Moments, Seen, blocks
+
+if TYPE_CHECKING:
+    import torch
 
 Statistics = dict[str, np.ndarray]
+# What a classifier sees (image, channel) of which images (image,) -> (image, class).
+Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Class means that differ by less than this share of the features differ by rounding.
 COINCIDE = 1e-10
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often the fit images are resampled, how often for `nc1_pinv`, and from which seed."""
+
+    samples: int
+    pinv_samples: int
+    seed: int
 
 
 @dataclass(frozen=True)
 class TapFeature:
     """One vector an image: the fit images about their class means, and the test images.
 
-    Statistics of the fit images are (1 + draw,): the estimate, then its resamples by counts
-    (draw, image). Those of the test images are (test image,), absent where there is none.
+    features (image, channel), as stored, of all images of the dataset; `seen` is what they are
+    measured as. Statistics of the fit images are (1 + draw,): the estimate, then its resamples.
+    Those of the test images are (test image,), absent where there is none.
     """
 
     images: ClassSplit
-    values: np.ndarray  # (image, channel), as given
+    features: np.ndarray
+    seen: Seen
     groups: Deviations
-    nearest: np.ndarray  # class mean of each test image
 
     @classmethod
-    def of(cls, values: np.ndarray, images: ClassSplit) -> "TapFeature":
-        """From the values (image, channel) of all images of the dataset."""
-        first = values[images.fit[0]]
-        groups = Deviations.of(without_offset(values[images.fit], first), images.sizes)
-        nearest = nearest_mean(without_offset(values[images.test], first), groups.means)
-        return cls(images, values, groups, nearest)
+    def of(
+        cls,
+        features: np.ndarray,
+        images: ClassSplit,
+        seen: Seen = np.float64,
+        where: "torch.device | None" = None,
+    ) -> "TapFeature":
+        """The same, with the class means of the fit images; where: the device that computes."""
+        groups = Deviations.of(features, images.fit, images.sizes, seen, where)
+        return cls(images, features, seen, groups)
 
     @property
     def coincides(self) -> bool:
         """Whether all class means are the same vector."""
-        largest = np.abs(self.values[self.images.fit]).max()
-        return bool(np.ptp(self.groups.means, axis=0).max() <= COINCIDE * largest)
+        means = numbers(self.groups.means)
+        return bool(np.ptp(means, axis=0).max() <= COINCIDE * self.groups.largest)
 
-    def scatter(self, counts: np.ndarray, tolerance: float, pinv_samples: int) -> Statistics:
+    def scatter(self, resampling: Resampling, tolerance: float) -> Statistics:
         """NC1 and NC2; "within" and "between" are the two sides of the quotient.
 
-        `nc1_pinv` decomposes Σ_B anew in each draw, so only the first `pinv_samples` are taken; the
-        rest is NaN.
+        `nc1_pinv` decomposes Σ_B anew in each draw, so only the first are taken; the rest is NaN.
         """
-        means = self.groups.moments().centered_means[0]
-        pinv = np.full(1 + len(counts), np.nan)
-        pinv[0] = class_geometry.pinv_quotient(self.groups, means, tolerance)
-        pinv[1 : 1 + pinv_samples] = self._pinv_draws(counts[:pinv_samples], tolerance)
-        return {**self._each(_scatter, counts), "nc1_pinv": pinv}
+        found = [_scatter(self.groups.moments())]
+        pinv = [np.array([class_spectrum.pinv_quotient(self.groups, tolerance)])]
+        for drawn in self.groups.resampled(resampling.samples, resampling.seed):
+            found.append(_scatter(drawn.moments))
+            pinv.append(
+                class_spectrum.pinv_draws(self.groups, drawn, tolerance, resampling.pinv_samples)
+            )
+        return {**_joined(found), "nc1_pinv": np.concatenate(pinv)}
 
-    def duality(self, counts: np.ndarray, classifier: Classifier) -> Statistics:
-        """NC3; the values are what the classifier sees."""
-        weight = classifier.centered_weight
-        return self._each(lambda moments: _duality(moments, weight), counts)
+    def duality(self, resampling: Resampling, weight: np.ndarray) -> Statistics:
+        """NC3, of features as the classifier sees them and its weight (class, channel), centred."""
+        weight = placed(weight, self.groups.where)
+        found = [_duality(self.groups.moments(), weight)]
+        for drawn in self.groups.resampled(resampling.samples, resampling.seed):
+            found.append(_duality(drawn.moments, weight))
+        return _joined(found)
 
     def accuracy(self) -> Statistics:
         """Whether the nearest class mean is that of the label."""
-        if not self.nearest.size:
-            return {}
-        return {"ncc_accuracy": (self.nearest == self.images.test_codes).astype(np.float64)}
+        return self._of_test_images(
+            lambda x, rows: {"ncc_accuracy": self._nearest(x) == self.images.test_codes[rows]}
+        )
 
-    def agreement(self, classifier: Classifier, logits: np.ndarray | None) -> Statistics:
-        """NC4, by the model's own logits (image, class) or else those of the classifier here."""
-        if not self.nearest.size or (logits is None and classifier.bias is None):
-            return {}
+    def agreement(self, logits: Logits, weight: np.ndarray) -> Statistics:
+        """NC4, by the logits of the classifier that has this weight (class, channel)."""
+
+        def of_block(x: np.ndarray, rows: slice) -> Statistics:
+            said = logits(x, self.images.test[rows])
+            return {
+                "nc4_agreement": self._nearest(x) == said.argmax(axis=1),
+                "nc4_margin": margin(said, self.images.test_codes[rows], weight),
+            }
+
+        return self._of_test_images(of_block)
+
+    def _of_test_images(self, statistics: Callable[[np.ndarray, slice], Statistics]) -> Statistics:
         test = self.images.test
-        logits = classifier.logits(self.values[test]) if logits is None else logits[test]
-        return {
-            "nc4_agreement": (self.nearest == logits.argmax(axis=1)).astype(np.float64),
-            "nc4_margin": margin(logits, self.images.test_codes, classifier.weight),
-        }
+        found = [statistics(self.seen(self.features[test[b]]), b) for b in blocks(test.size)]
+        return {name: values.astype(np.float64) for name, values in _joined(found).items()}
 
-    def _each(self, statistics: Callable[[Moments], Statistics], counts: np.ndarray) -> Statistics:
-        blocks = [statistics(self.groups.moments())]
-        blocks += [statistics(moments) for moments, _ in self.groups.resampled(counts)]
-        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-    def _pinv_draws(self, counts: np.ndarray, tolerance: float) -> list[float]:
-        weights = iter(counts)
-        return [
-            class_geometry.pinv_quotient(self.groups, means, tolerance, next(weights), shift)
-            for moments, moved in self.groups.resampled(counts)
-            for means, shift in zip(moments.centered_means, moved, strict=True)
-        ]
+    def _nearest(self, x: np.ndarray) -> np.ndarray:
+        return nearest_mean(x - self.groups.reference, numbers(self.groups.means))
 
 
 def nearest_mean(x: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -117,20 +138,25 @@ def margin(logits: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndar
 
 
 def _scatter(moments: Moments) -> Statistics:
-    means = moments.centered_means
-    return {
+    each_mean = {
         "within": moments.within,
         "between": class_geometry.between(moments),
-        "nc1_cdnv": class_geometry.distance_variance(moments),
-        "nc2_equinorm": class_geometry.equinorm(means),
-        "nc2_equiangular": class_geometry.equiangular(means),
-        "nc2_etf_gap": class_geometry.gap(means),
+        "nc2_equinorm": class_geometry.equinorm(moments.centered_means),
     }
+    return {name: numbers(values) for name, values in each_mean.items()} | pair_statistics(moments)
 
 
-def _duality(moments: Moments, weight: np.ndarray) -> Statistics:
+def _duality(moments: Moments, weight: Array) -> Statistics:
     means = moments.centered_means
-    return {
+    found = {
         "nc3_alignment": class_geometry.alignment(means, weight),
         "nc3_distance": class_geometry.duality_distance(means, weight),
     }
+    return {name: numbers(values) for name, values in found.items()}
+
+
+def _joined(parts: list[Statistics]) -> Statistics:
+    """Parts of the same statistics, one after the other."""
+    return (
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    )

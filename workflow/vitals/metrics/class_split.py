@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from vitals.errors import VitalsError
+from vitals.errors import VitalsError, unknown
 from vitals.metrics import axes
 
 NAMED = 5  # of many classes that are left out
@@ -54,6 +54,10 @@ def class_split(
 ) -> ClassSplit:
     """The images of `classes` (of every class by default) by split; without `split` all are fit.
 
+    classes: labels, or names where the dataset has them: by `class_name` over the images, or by the
+    coordinate `class`, of which a label is a row. A name is the same class in every model, a label
+    is a model's own.
+
     Of all classes, those with less than `fewest` fit images are left out. The order of the classes
     is that of the images, so that models that number the same classes otherwise draw alike.
     Raises VitalsError where no image is fit and, of `classes`, for one that has no image or less
@@ -68,10 +72,10 @@ def class_split(
     present, first, place = np.unique(labels, return_index=True, return_inverse=True)
     asked = np.argsort(first)  # of present
     if classes is not None:
-        asked = asked[np.isin(present[asked], np.asarray(classes))]
+        asked = asked[_asked(classes, present, _names(dataset, present, first))[asked]]
     enough = np.bincount(place[split == "fit"], minlength=present.size) >= fewest
     if classes is not None:
-        _check_asked(classes, present[asked], present[asked][~enough[asked]], fewest)
+        _check_asked(present[asked], present[asked[~enough[asked]]], fewest)
 
     kept = asked[enough[asked]]
     code = np.full(present.size, -1)
@@ -91,10 +95,29 @@ def class_split(
     )
 
 
-def _check_asked(classes: Sequence, found: np.ndarray, few: np.ndarray, fewest: int) -> None:
+def _names(dataset: xr.Dataset, labels: np.ndarray, first: np.ndarray) -> np.ndarray | None:
+    """The name of each label, whose first image is `first`; None where the dataset has no names."""
+    if "class_name" in dataset.coords and dataset["class_name"].dims == ("image",):
+        return dataset["class_name"].values[first].astype(str)
+    if "class" not in dataset.coords or labels.dtype.kind not in "iu":
+        return None
+    names = dataset["class"].values
+    return names[labels].astype(str) if 0 <= labels.min() <= labels.max() < names.size else None
+
+
+def _asked(classes: Sequence, labels: np.ndarray, names: np.ndarray | None) -> np.ndarray:
+    """Which of the labels are asked for; a VitalsError for what is neither label nor name."""
+    known = [labels.tolist(), [] if names is None else names.tolist()]
+    for asked in classes:
+        if not any(asked in of for of in known):
+            raise unknown("class", str(asked), map(str, known[1] or known[0]))
+    wanted = set(classes)
+    of_labels, of_names = (np.array([x in wanted for x in of], dtype=bool) for of in known)
+    return of_labels | of_names if of_names.size else of_labels
+
+
+def _check_asked(found: np.ndarray, few: np.ndarray, fewest: int) -> None:
     """Raise VitalsError for a choice of classes that the images cannot serve."""
-    if unknown := [str(name) for name in classes if name not in found]:
-        raise VitalsError(f"no image is of class {', '.join(unknown)}: name classes of the study")
     if found.size < 2:
         raise VitalsError(f"classes can be told apart only where there are 2, found {found.size}")
     if few.size:

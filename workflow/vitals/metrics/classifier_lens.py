@@ -5,7 +5,7 @@
 array([[-1.,  3.]])
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,6 @@ from vitals.metrics import axes
 from vitals.metrics.class_split import layer_features
 from vitals.metrics.results import absences
 
-FINAL_TAP = axes.NORM
 # Of the deviation of the logits: more than half precision costs, less than another feature does.
 MISREAD = 0.1
 
@@ -25,7 +24,8 @@ class Classifier:
 
     `rows` are their rows in the model's classifier of `known` classes; `bias`, `scale` and `shift`
     may be missing. `averaged`: whether the model's logits are the mean of this classifier's, which
-    reads [CLS], and of another's, which reads the distillation token.
+    reads [CLS], and of another's, which reads the distillation token. `tap`: what it reads as it
+    is; `normless`: whether that is so at every tap, as the model has no final norm.
     """
 
     rows: np.ndarray
@@ -36,6 +36,8 @@ class Classifier:
     scale: np.ndarray | None
     shift: np.ndarray | None
     epsilon: float
+    tap: str = axes.NORM
+    normless: bool = False
 
     @property
     def note(self) -> str:
@@ -47,6 +49,8 @@ class Classifier:
             )
         if self.averaged:
             said.append("the classifier of [CLS] alone, not its mean with that of distillation")
+        if self.normless:
+            said.append("the model has no final norm: the classifier reads each tap as it is")
         return "; ".join(said)
 
     @property
@@ -56,12 +60,13 @@ class Classifier:
 
     def reads(self, tap: str) -> bool:
         """Whether the tap is after the final norm, or the norm is known."""
-        return tap == FINAL_TAP or (self.scale is not None and self.shift is not None)
+        normed = self.scale is not None and self.shift is not None
+        return tap == self.tap or self.normless or normed
 
     def normalised(self, features: np.ndarray, tap: str) -> np.ndarray:
         """What the classifier would see of `features` (image, channel): float64."""
         features = features.astype(np.float64)
-        if tap == FINAL_TAP:
+        if tap == self.tap or self.normless:
             return features
         return layer_norm(features, self.scale, self.shift, self.epsilon)
 
@@ -100,6 +105,8 @@ def classifier_of(
         return dataset[name].values.astype(np.float64) if name in dataset.variables else None
 
     bias = parameter("head_bias")
+    if bias is None and "logits" in dataset.variables:
+        bias = np.zeros(dataset.sizes["class"])  # which the logits below confirm or refute
     classifier = Classifier(
         rows,
         dataset.sizes["class"],
@@ -110,26 +117,36 @@ def classifier_of(
         parameter("norm_shift"),
         epsilon,
     )
+    tap = _last_tap(dataset)
+    if not (classifier.reads(tap) or classifier.averaged) and "logits" in dataset.variables:
+        classifier = replace(classifier, tap=tap, normless=True)
     reason = _misread(dataset, classifier)
     return (None, reason) if reason else (classifier, "")
 
 
-def own_logits(dataset: xr.Dataset, classifier: Classifier) -> np.ndarray | None:
-    """What the model's classifier says of the studied classes: (image, class); None if unknown.
+def own_logits(dataset: xr.Dataset, classifier: Classifier, images: np.ndarray) -> np.ndarray:
+    """What the model's classifier says of these images and the studied classes: (image, class).
 
     The model's own logits, but for a classifier that is averaged with another those that it gives
     itself of [CLS] at the last tap.
     """
+    some = dataset.isel(image=images)
     if classifier.averaged:
-        features = dataset["feature"].values.tolist()
-        if "cls" not in features or classifier.bias is None:
-            return None
-        values = layer_features(dataset, dataset.sizes["layer"] - 1)[:, features.index("cls")]
+        values = layer_features(some, -1)[:, _features(dataset).index("cls")]
         return classifier.logits(classifier.normalised(values, _last_tap(dataset)))
-    if "logits" not in dataset.variables:
-        return None
-    logits = dataset["logits"].transpose("image", "class").isel({"class": classifier.rows})
+    logits = some["logits"].transpose("image", "class").isel({"class": classifier.rows})
     return logits.values.astype(np.float64)
+
+
+def has_own_logits(dataset: xr.Dataset, classifier: Classifier) -> bool:
+    """Whether `own_logits` are known."""
+    if classifier.averaged:
+        return "cls" in _features(dataset) and classifier.bias is not None
+    return "logits" in dataset.variables
+
+
+def _features(dataset: xr.Dataset) -> list[str]:
+    return dataset["feature"].values.tolist()
 
 
 def _last_tap(dataset: xr.Dataset) -> str:
@@ -142,8 +159,8 @@ def _misread(dataset: xr.Dataset, classifier: Classifier) -> str:
     if classifier.averaged or not known or not classifier.reads(tap):
         return ""
     some = dataset.isel(image=slice(axes.IMAGES_PER_BLOCK))
-    logits = own_logits(some, classifier)
-    values = layer_features(some, dataset.sizes["layer"] - 1)  # (image, feature, channel)
+    logits = own_logits(dataset, classifier, np.arange(some.sizes["image"]))
+    values = layer_features(some, -1)  # (image, feature, channel)
     read = [classifier.logits(classifier.normalised(x, tap)) for x in values.swapaxes(0, 1)]
     missed = min(np.sqrt(np.square(x - logits).mean()) for x in read)
     if missed <= MISREAD * logits.std():

@@ -14,15 +14,16 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from vitals.metrics import axes, bootstrap, class_geometry
-from vitals.metrics.class_collapse import TapFeature
+from vitals.metrics import axes, bootstrap, class_regime
+from vitals.metrics.class_arrays import accelerator, ratio
+from vitals.metrics.class_collapse import Resampling, Statistics, TapFeature
 from vitals.metrics.class_split import ClassSplit, class_split, layer_features
-from vitals.metrics.class_statistics import stratified_counts
-from vitals.metrics.classifier_lens import FINAL_TAP, classifier_of, own_logits
+from vitals.metrics.classifier_lens import Classifier, classifier_of, has_own_logits, own_logits
 from vitals.metrics.results import PUBLISHED, RECONSTRUCTED, describe, mark_absent
 from vitals.progress import progress
 
@@ -80,8 +81,9 @@ def compute(
     images fit without it); `head_weight` (class, channel), `head_bias` (class), `norm_scale`,
     `norm_shift` (channel) and `logits` (image, class) as the model has them. A label is a row of
     the classifier. Of a distilled model the classifier is that of [CLS], at "norm" too.
-    classes: the labels to use, by default all that have two fit images (others are recorded as
-    left out); norm_epsilon: that of the final norm;
+    classes: the labels or names to use, by default all that have two fit images (others are
+    recorded as left out); a name, of the coordinate `class` or of `class_name` over images, is the
+    same class in every model; norm_epsilon: that of the final norm;
     pinv_samples: how many of the resamples nc1_pinv takes, which decomposes Σ_B in each.
     Returns `VARIABLES` over (layer, feature) with `_low` and `_high`, and `COMPARED` also as
     `_draws` (layer, feature, draw). NaN where class means coincide and, for the quotient, where
@@ -89,8 +91,13 @@ def compute(
     Fit images are resampled within classes; the draws are moved to have the estimate as their mean,
     since a resample adds the noise of the class means once more. Scores resample the test images.
     NC3 and NC4 are absent where the classifier does not give the `logits` from a feature of the
-    last tap (another pooling), all is where fewer than two classes are left. Raises VitalsError for
-    `classes` that are not two, or lack two fit images, and where no image is fit.
+    last tap (another pooling), all is where fewer than two classes are left. Where the width, the
+    number of classes or of their images rules a variable, its attribute `note` says so, and
+    `regime_warning` says all. Memory: the features of a tap as stored, those of fit images less
+    their means in float32 (float64 where stored so), and some 16 MB arrays; never C² values. An
+    accelerator agrees with the CPU to 1e-5 of a value stored in float32.
+    Raises VitalsError for `classes` that are unknown, are not two, or lack two fit images, and
+    where no image is fit.
     Source: Papyan, Han and Donoho (2020); Galanti, György and Hutter (2022); variants as named.
     """
     axes.require(dataset, "pooled", "label")
@@ -100,38 +107,53 @@ def compute(
         mark_absent(result, "collapse", images.why_none)
         return result
     classifier, why_none = classifier_of(dataset, images.names, norm_epsilon)
-    counts = stratified_counts(images.sizes, bootstrap_samples, bootstrap_seed)
+    resampling = Resampling(bootstrap_samples, pinv_samples, bootstrap_seed)
+    where = accelerator()
 
     result = _frame(dataset, images)
     curves: Curves = {}
-    for layer in progress(range(dataset.sizes["layer"]), "collapse"):
-        tap = str(dataset["layer"].values[layer])
-        values = layer_features(dataset, layer)  # (image, feature, channel)
-        for index, feature in enumerate(result["feature"].values):
-            seen = TapFeature.of(values[:, index], images)
-            if seen.coincides:
-                mark_absent(result, f"{feature} at {tap}", "the class means coincide")
-                continue
-            found = seen.scatter(counts, tolerance, pinv_samples) | seen.accuracy()
-            if classifier is not None and classifier.reads(tap):
-                seen = TapFeature.of(classifier.normalised(values[:, index], tap), images)
-                logits = own_logits(dataset, classifier) if tap == FINAL_TAP else None
-                found |= seen.duality(counts, classifier) | seen.agreement(classifier, logits)
-            elif classifier is not None:
-                mark_absent(result, f"classifier at {tap}", "the final norm is unknown")
-            for name, curve in found.items():
-                if name not in curves:
-                    shape = dataset.sizes["layer"], values.shape[1], curve.size
-                    curves[name] = np.full(shape, np.nan)
-                curves[name][layer, index] = curve
+    taps, features = dataset["layer"].values.astype(str), result["feature"].values
+    for layer, index in progress(list(np.ndindex(taps.size, features.size)), "collapse"):
+        values = layer_features(dataset.isel(feature=[index]), layer)[:, 0]  # (image, channel)
+        seen = TapFeature.of(values, images, where=where)
+        if seen.coincides:
+            mark_absent(result, f"{features[index]} at {taps[layer]}", "the class means coincide")
+            continue
+        found = seen.scatter(resampling, tolerance) | seen.accuracy()
+        if classifier is not None and classifier.reads(taps[layer]):
+            found |= _by_classifier(seen, classifier, taps[layer], dataset, resampling)
+        elif classifier is not None:
+            mark_absent(result, f"classifier at {taps[layer]}", "the final norm is unknown")
+        for name, curve in found.items():
+            if name not in curves:
+                curves[name] = np.full((taps.size, features.size, curve.size), np.nan)
+            curves[name][layer, index] = curve
 
     _add_statistics(result, curves)
     _add_scores(result, curves, bootstrap_samples, bootstrap_seed)
     _mark_absences(result, images, why_none)
-    if classifier is not None and classifier.note:
-        for name in (name for name in (*NC3, *NC4) if name in result):
-            result[name].attrs["note"] = classifier.note
+    _add_notes(result, images, classifier)
     return result
+
+
+def _by_classifier(
+    seen: TapFeature,
+    classifier: Classifier,
+    tap: str,
+    dataset: xr.Dataset,
+    resampling: Resampling,
+) -> Statistics:
+    """NC3 and NC4: what the classifier sees of a tap and feature, and says of it."""
+    if tap != classifier.tap and not classifier.normless:
+        normalised = partial(classifier.normalised, tap=tap)
+        seen = TapFeature.of(seen.features, seen.images, normalised, seen.groups.where)
+    found = seen.duality(resampling, classifier.centered_weight)
+    if tap == classifier.tap and has_own_logits(dataset, classifier):
+        own = partial(own_logits, dataset, classifier)
+        return found | seen.agreement(lambda x, images: own(images), classifier.weight)
+    if classifier.bias is None:
+        return found
+    return found | seen.agreement(lambda x, images: classifier.logits(x), classifier.weight)
 
 
 def _frame(dataset: xr.Dataset, images: ClassSplit) -> xr.Dataset:
@@ -140,11 +162,12 @@ def _frame(dataset: xr.Dataset, images: ClassSplit) -> xr.Dataset:
     attrs = {
         "classes": classes,
         "channels": channels,
-        "nc2_etf_floor": float(class_geometry.etf_floor(channels, classes)),
+        "nc2_etf_floor": float(class_regime.etf_floor(channels, classes)),
     }
-    if warning := class_geometry.regime_warning(channels, classes):
-        warnings.warn(warning, stacklevel=3)
-        attrs["regime_warning"] = warning
+    said = class_regime.warnings_of(channels, images.sizes)
+    if said:
+        attrs["regime_warning"] = class_regime.in_words(said)
+        warnings.warn(attrs["regime_warning"], stacklevel=3)
     feature = dataset["feature"].values
     return xr.Dataset(coords={**axes.layer_coordinates(dataset), "feature": feature}, attrs=attrs)
 
@@ -155,7 +178,7 @@ def _add_statistics(result: xr.Dataset, curves: Curves) -> None:
     if not curves:
         return
     floor = result.attrs["nc2_etf_floor"]
-    curves["nc1_quotient"] = class_geometry.ratio(curves.pop("within"), curves.pop("between"))
+    curves["nc1_quotient"] = ratio(curves.pop("within"), curves.pop("between"))
     curves["nc2_etf_gap"] = np.maximum(curves["nc2_etf_gap"], floor)
     curves["nc2_etf_excess"] = curves["nc2_etf_gap"] - floor
     for name in (name for name in VARIABLES if name in curves):
@@ -174,7 +197,7 @@ def _recentered(values: np.ndarray) -> np.ndarray:
     draws = values[..., 1:]
     defined = np.isfinite(draws)
     total = np.where(defined, draws, 0).sum(axis=-1)
-    bias = class_geometry.ratio(total, defined.sum(axis=-1)) - values[..., 0]
+    bias = ratio(total, defined.sum(axis=-1)) - values[..., 0]
     return np.concatenate([values[..., :1], draws - bias[..., None]], axis=-1)
 
 
@@ -204,3 +227,13 @@ def _mark_absences(result: xr.Dataset, images: ClassSplit, why_none: str) -> Non
             )
         else:
             mark_absent(result, name, "the class means coincide at every tap")
+
+
+def _add_notes(result: xr.Dataset, images: ClassSplit, classifier: Classifier | None) -> None:
+    """Beside each variable what rules it, and what its classifier is not."""
+    said = class_regime.warnings_of(result.attrs["channels"], images.sizes)
+    of_classifier = classifier.note if classifier is not None else ""
+    for name in (name for name in VARIABLES if name in result):
+        notes = [class_regime.note(said, name), of_classifier if name in (*NC3, *NC4) else ""]
+        if note := "; ".join(filter(None, notes)):
+            result[name].attrs["note"] = note
