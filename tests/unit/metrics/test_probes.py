@@ -1,84 +1,88 @@
-"""The known answers of the probes, their references, and their traps."""
-
-import warnings
+"""The known answers of the probes, and their traps."""
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 
 from activation_datasets import pooled_dataset
+from probe_features import CHANNELS, CLASSES, clusters, parts
 from vitals.errors import VitalsError
-from vitals.metrics import closed_form_probes, logistic_probe, probes
+from vitals.metrics import batched_logistic, probe_runs, probes
 from vitals.metrics.results import absences
 
-CLASSES, CHANNELS = 4, 8
-PENALTIES = [1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
-SCORES = ("accuracy", "ridge_accuracy", "knn_accuracy")
-STORAGE = pytest.mark.parametrize("storage", [np.float32, np.float16])
+SCORES = ("accuracy", "ridge_accuracy", "lda_accuracy", "knn_accuracy")
+CHOSEN = ("penalty", "ridge_penalty", "lda_penalty")
+# as it is stored: the type, and chunks along images or none
+STORAGE = pytest.mark.parametrize(
+    "storage",
+    [(np.float32, None), (np.float16, None), (np.float32, 50), (np.float16, 50)],
+    ids=["float32", "float16", "float32 in chunks", "float16 in chunks"],
+)
+SOLVER = pytest.mark.parametrize("solver", ["scikit-learn", "batched"])
 
 
-def clusters(images=240, apart=4.0, seed=0, channels=CHANNELS):
-    """Features (image, channel) about a centre for each class, and shuffled labels."""
-    generator = np.random.default_rng(seed)
-    label = generator.permutation(np.arange(images) % CLASSES)
-    centres = apart * np.linalg.qr(generator.standard_normal((channels, channels)))[0][label]
-    return centres + generator.standard_normal((images, channels)), label
-
-
-def probe(x, label, storage=np.float64, split=None, **params):
-    layers = [{"cls": np.asarray(x).astype(storage)}]
+def probe(x, label, storage=(np.float64, None), split=None, **params):
+    dtype, chunk = storage
+    layers = [{"cls": np.asarray(x).astype(dtype)}]
     split = np.where(np.arange(len(label)) % 2, "test", "fit") if split is None else split
     dataset = pooled_dataset(layers, label, split=split)
+    dataset = dataset.chunk({"image": chunk}) if chunk else dataset
     return probes.compute(dataset, **{"bootstrap_samples": 20, **params}).isel(layer=0, feature=0)
 
 
-def parts(x, label):
-    """Standardised fit features, fit labels, test features, test labels, as the probes see them."""
-    scaler = StandardScaler().fit(x[::2])
-    return scaler.transform(x[::2]), label[::2], scaler.transform(x[1::2]), label[1::2]
-
-
+@SOLVER
 @STORAGE
-def test_separable_clusters_are_read_without_error(storage):
-    result = probe(*clusters(apart=40), storage)
+def test_separable_clusters_are_read_without_error(storage, solver):
+    result = probe(*clusters(apart=40), storage, solver=solver)
     for name in (*SCORES, "macro_f1"):
         assert result[name] == 1 and result[f"{name}_low"] == 1
     assert result["correct"].all() and result["converged"]
 
 
-def test_shuffled_labels_are_read_by_chance():
+@SOLVER
+@STORAGE
+def test_shuffled_labels_are_read_by_chance(storage, solver):
     x, label = clusters(images=2000)
-    result = probe(x, np.random.default_rng(1).permutation(label))
+    result = probe(x, np.random.default_rng(1).permutation(label), storage, solver=solver)
     chance, error = 1 / CLASSES, np.sqrt(1 / CLASSES * (1 - 1 / CLASSES) / 1000)
     for name in SCORES:
         assert result[name] == pytest.approx(chance, abs=4 * error)
     assert result["nll"] == pytest.approx(np.log(CLASSES), abs=0.05)
 
 
+@SOLVER
 @pytest.mark.parametrize("offset", [1.0, 1000.0])
-def test_a_constant_added_to_the_features_changes_nothing(offset):
+def test_a_constant_added_to_the_features_changes_nothing(offset, solver):
     x, label = clusters(apart=1.5)
-    plain = probe(x, label)
-    shifted = probe(x + offset * np.random.default_rng(1).standard_normal(CHANNELS), label)
+    shift = offset * np.random.default_rng(1).standard_normal(CHANNELS)
+    plain, shifted = (probe(x + by, label, solver=solver) for by in (0, shift))
     assert 0.5 < plain["accuracy"] < 0.95
     assert (shifted["correct"] == plain["correct"]).all()
-    for name in (*SCORES, "penalty", "ridge_penalty"):
+    for name in (*SCORES, *CHOSEN):
         assert shifted[name] == plain[name]
     assert shifted["nll"] == pytest.approx(float(plain["nll"]), abs=1e-6)
 
 
 @STORAGE
+def test_a_constant_that_storage_holds_exactly_changes_nothing(storage):
+    x, label = clusters(apart=1.5)
+    x = np.round(x * 64) / 64  # what float16 holds up to 16
+    plain, shifted = (probe(x + by, label, storage) for by in (0, 8))
+    xr.testing.assert_allclose(shifted, plain, atol=1e-9)
+
+
+@SOLVER
+@STORAGE
 @pytest.mark.parametrize("shares", [(0.4, 0.3, 0.2, 0.1), (0.25, 0.25, 0.25, 0.25)])
-def test_one_vector_for_every_image_gives_exactly_the_majority_class(shares, storage):
+def test_one_vector_for_every_image_gives_exactly_the_majority_class(shares, storage, solver):
     """As [CLS] at the embedding and after positions."""
     generator = np.random.default_rng(0)
     label = generator.choice(CLASSES, 300, p=shares)
-    result = probe(np.tile(generator.standard_normal(CHANNELS), (300, 1)), label, storage)
+    same = np.tile(generator.standard_normal(CHANNELS), (300, 1))
+    result = probe(same, label, storage, solver=solver)
     fit, test = label[::2], label[1::2]
     expected = np.mean(test == np.bincount(fit).argmax())
     assert result.attrs["majority_accuracy"] == expected
@@ -122,13 +126,14 @@ def test_the_logistic_probe_is_that_of_scikit_learn_at_the_same_penalty(penalty)
     )
 
 
-def test_two_classes_are_two_logits():
+@SOLVER
+def test_two_classes_are_two_logits(solver):
     x, label = clusters(apart=1.5)
     fit, fit_label, test, test_label = parts(x, label % 2)
     reference = LogisticRegression(tol=1e-10, max_iter=10_000).fit(fit, fit_label)
-    result = probe(x, label % 2, penalties=[1.0])
+    result = probe(x, label % 2, penalties=[1.0], solver=solver)
     expected = log_loss(test_label, reference.predict_proba(test))
-    assert result["nll"] == pytest.approx(expected, abs=1e-4)
+    assert result["nll"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_penalty_is_the_smallest_of_those_with_most_right_images():
@@ -136,70 +141,18 @@ def test_the_penalty_is_the_smallest_of_those_with_most_right_images():
     assert probe(x, label, penalties=[10, 1, 0.1])["penalty"] == 0.1  # all are right with each
 
 
-def test_the_penalty_is_that_of_a_cold_search_over_the_same_folds():
-    x, label = clusters(images=400, apart=1.5, channels=40)
-    fit, codes, *_ = parts(x, label)
-    folds = StratifiedKFold(5, shuffle=True, random_state=3)
-    right = {}
-    for penalty in PENALTIES:
-        solver = LogisticRegression(C=penalty, tol=1e-8, max_iter=10_000)
-        right[penalty] = np.sum(cross_val_predict(solver, fit, codes, cv=folds) == codes)
-    chosen = logistic_probe.choose_penalty(fit, codes, PENALTIES, folds=5, seed=3, max_iter=1000)
-    assert right[chosen] >= max(right.values()) - 1
-    assert right[chosen] > min(right.values()) + 10
-
-
 def test_the_penalty_knows_nothing_of_the_test_labels():
     x, label = clusters(apart=1.5)
     spoiled = np.where(np.arange(len(label)) % 2, (label + 1) % CLASSES, label)
     result, other = probe(x, label), probe(x, spoiled)
-    for name in ("penalty", "ridge_penalty"):
+    for name in CHOSEN:
         assert result[name] == other[name]
     assert result["accuracy"] > 0.5 > other["accuracy"]
-
-
-def test_leave_one_out_of_the_ridge_probe_is_what_leaving_out_gives():
-    x, label = clusters(images=80, apart=1.0, channels=20)
-    fit, codes, test, _ = parts(x, label)
-    right = []
-    for penalty in PENALTIES:
-        left_out = []
-        for image in range(len(fit)):
-            kept = np.arange(len(fit)) != image
-            left_out.append(plain_ridge(fit[kept], codes[kept], fit[[image]], penalty)[0])
-        right.append(np.count_nonzero(np.array(left_out) == codes))
-    chosen = PENALTIES[int(np.argmax(right))]
-    found = closed_form_probes.ridge(fit, codes, test, PENALTIES)
-    assert found.penalty == chosen
-    assert (found.predicted == plain_ridge(fit, codes, test, chosen)).all()
-
-
-def plain_ridge(fit, codes, test, penalty):
-    mean, one_hot = fit.mean(axis=0), np.eye(CLASSES)[codes]
-    gram = (fit - mean).T @ (fit - mean) + np.eye(fit.shape[1]) / penalty
-    weight = np.linalg.solve(gram, (fit - mean).T @ (one_hot - one_hot.mean(axis=0)))
-    return ((test - mean) @ weight + one_hot.mean(axis=0)).argmax(axis=1)
 
 
 def test_the_ridge_probe_takes_more_channels_than_images():
     x, label = clusters(images=80, apart=8, channels=200)
     assert probe(x, label)["ridge_accuracy"] > 0.9
-
-
-def test_an_odd_vote_of_two_classes_is_that_of_scikit_learn():
-    x, label = clusters(apart=1.0)
-    fit, fit_label, test, _ = parts(x, label % 2)
-    reference = KNeighborsClassifier(7, metric="cosine").fit(fit, fit_label)
-    found = closed_form_probes.nearest_neighbours(fit, fit_label, test, 7)
-    assert (found == reference.predict(test)).all()
-
-
-def test_an_even_vote_goes_to_the_nearer_class():
-    fit = np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0], [-1.0, 0.1]])
-    found = closed_form_probes.nearest_neighbours(
-        fit, np.array([1, 0, 2, 2]), np.array([[1.0, 0.1], [0.5, 0.9]]), neighbours=2
-    )
-    assert found.tolist() == [1, 0]
 
 
 def test_more_neighbours_than_fit_images_are_all_of_them():
@@ -258,42 +211,73 @@ def test_the_interval_is_that_of_a_share_of_images():
     assert result["accuracy_draws"].sizes == {"draw": 1000}
 
 
-def test_macro_f1_of_a_resample_is_that_of_the_resampled_images():
-    generator = np.random.default_rng(0)
-    codes, predicted = generator.integers(0, 5, (2, 30))
-    counts = generator.multinomial(30, np.full(30, 1 / 30), size=20)
-    found = probes.macro_f1(predicted, codes, 5, counts.astype(float))
-    for drawn, weights in zip(found, counts, strict=True):
-        images = np.repeat(np.arange(30), weights)
-        assert drawn == pytest.approx(f1_score(codes[images], predicted[images], average="macro"))
-
-
-def test_a_probe_that_did_not_converge_says_so():
+@SOLVER
+def test_a_probe_that_did_not_converge_says_so(solver):
     x, label = clusters(apart=1.5)
-    with pytest.warns(UserWarning, match="1 of 1 logistic probes did not converge"):
-        result = probe(x, label, max_iter=2)
+    with pytest.warns(UserWarning, match="1 of 1 logistic probes did not converge") as caught:
+        result = probe(x, label, max_iter=2, solver=solver)
+    assert len(caught) == 1
     assert not result["converged"]
+    assert result["gradient"] > result["converged"].attrs["tolerance"]
+    assert probe(x, label, solver=solver)["converged"]
 
 
-def test_other_warnings_of_the_solver_are_passed_on():
-    class Solver:
-        def fit(self, x, codes):
-            warnings.warn("something else", FutureWarning, stacklevel=1)
-
-    with pytest.warns(FutureWarning, match="something else"):
-        assert logistic_probe._solve(Solver(), None, None)
-
-
-def test_chunks_laziness_and_jobs_change_nothing():
+def several_taps(taps=3):
+    """The pooled tier of taps of which the first [CLS] is one vector, fit and test in turn."""
     x, label = clusters(apart=1.5)
+    layers = [
+        {"cls": x * (i > 0) + 0.1 * i * x[::-1], "patch_mean": x[::-1] + i * x} for i in range(taps)
+    ]
     split = np.where(np.arange(len(label)) % 2, "test", "fit")
-    layers = [{"cls": x, "patch_mean": x[::-1] * (1 + i)} for i in range(2)]
-    dataset = pooled_dataset(layers, label, split=split)
-    settings = {"bootstrap_samples": 5, "penalties": [0.1, 1.0]}
+    return pooled_dataset(layers, label, split=split)
+
+
+@SOLVER
+def test_chunks_laziness_and_jobs_change_nothing(solver):
+    dataset = several_taps()
+    settings = {"bootstrap_samples": 5, "penalties": [0.1, 1.0], "solver": solver}
     expected = probes.compute(dataset, **settings)
     lazy = dataset.chunk({"image": 50, "layer": 1})
     xr.testing.assert_identical(probes.compute(lazy, **settings), expected)
     xr.testing.assert_identical(probes.compute(dataset, jobs=2, **settings), expected)
+    turned = dataset.transpose("channel", "feature", ...)
+    xr.testing.assert_identical(probes.compute(turned, **settings), expected)
+
+
+@pytest.mark.parametrize("taps_at_once", [1, 2, 3])
+def test_each_tap_of_a_batch_is_read_as_if_alone(monkeypatch, taps_at_once):
+    monkeypatch.setattr(batched_logistic, "taps_at_once", lambda *_: taps_at_once)
+    settings = {"bootstrap_samples": 5, "penalties": [0.1, 1.0]}
+    found, expected = (
+        probes.compute(several_taps(), solver=solver, **settings).drop_vars("gradient")
+        for solver in ("batched", "scikit-learn")
+    )
+    assert (found.attrs.pop("solver"), expected.attrs.pop("solver")) == ("batched", "scikit-learn")
+    assert (found["correct"] == expected["correct"]).all() and found["converged"].all()
+    assert np.unique(found["accuracy"]).size > 4
+    xr.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_without_an_accelerator_scikit_learn_is_the_solver(monkeypatch):
+    monkeypatch.setattr("vitals.device.choose", lambda _: torch.device("cpu"))
+    assert probe(*clusters(), penalties=[1.0]).attrs["solver"] == "scikit-learn"
+    with pytest.raises(VitalsError, match="unknown solver 'batch': did you mean 'batched'"):
+        probe(*clusters(), solver="batch")
+
+
+def test_with_an_accelerator_taps_are_batched(monkeypatch):
+    monkeypatch.setattr("vitals.device.choose", lambda _: torch.device("cuda"))
+    assert probe_runs.chosen_solver("auto") == "batched"
+    assert probe_runs.chosen_solver("scikit-learn") == "scikit-learn"
+    monkeypatch.setattr("vitals.device.choose", lambda _: torch.device("mps"))  # has no float64
+    assert probe_runs.chosen_solver("auto") == "scikit-learn"
+
+
+def test_a_number_that_is_not_finite_is_named():
+    dataset = several_taps()
+    dataset["pooled"][1, 7, 0, 3] = np.nan
+    with pytest.raises(VitalsError, match="position are not all finite: image image-7 "):
+        probes.compute(dataset)
 
 
 def test_a_number_of_a_class_has_no_part_in_what_is_measured():
@@ -321,6 +305,15 @@ def test_a_class_with_fewer_fit_images_than_folds_is_left_out_and_named():
     assert absences(result)["classes"] == (
         "left out: 3, with fewer than 5 images in the split 'fit'"
     )
+
+
+def test_a_class_that_only_test_images_have_is_left_out_with_them():
+    x, label = clusters(apart=40)
+    split = np.where((np.arange(240) % 2 > 0) | (label == 3), "test", "fit")
+    result = probe(x, label, split=split)
+    assert result["accuracy"] == 1 and result.attrs["classes"] == 3
+    assert result.sizes["image"] == ((split == "test") & (label != 3)).sum()
+    assert absences(result)["classes"].startswith("left out: 3, with fewer than 5 images")
 
 
 def test_a_class_without_a_test_image_is_still_one_that_may_be_named():

@@ -18,23 +18,25 @@
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 import xarray as xr
-from joblib import Parallel, delayed
-from scipy.sparse import csr_array
 
 from vitals.errors import VitalsError
 from vitals.metrics import axes, bootstrap
-from vitals.metrics.class_geometry import ratio
-from vitals.metrics.class_split import ClassSplit, class_split, layer_features
+from vitals.metrics.class_split import ClassSplit, class_split
+from vitals.metrics.logistic_probe import CONVERGED, Search
+from vitals.metrics.probe_runs import chosen_solver, probed
+from vitals.metrics.probe_scores import macro_f1
 from vitals.metrics.results import PUBLISHED, RECONSTRUCTED, describe, mark_absent
-from vitals.metrics.tap_probes import ProbeSettings, TapProbes, probe_tap
-from vitals.progress import progress
+from vitals.metrics.tap_probes import ProbeSettings, Tap, TapProbes
 
-SOURCE = "Alain and Bengio (2016), arXiv 1610.01644; solver: scikit-learn LogisticRegression"
+SOURCE = "Alain and Bengio (2016), arXiv 1610.01644"
 OURS = "closed form, as this library states it"
+DISCRIMINANT = "Friedman (1989), regularised discriminant analysis"
+NEIGHBOURS = "Wu et al. (2018), arXiv 1805.01978, with a plain vote"
 BOTH = "cls+patch_mean"
 COMPARED = ("accuracy", "accuracy_gap")  # keep their draws
 NO_TEST = "no test image is of a class with enough fit images"
@@ -44,12 +46,29 @@ VARIABLES = {
     "macro_f1": ("macro F1 of the logistic probe", "1", PUBLISHED, SOURCE),
     "nll": ("negative log-likelihood of the logistic probe", "nat", PUBLISHED, SOURCE),
     "ridge_accuracy": ("test accuracy of the ridge probe", "1", RECONSTRUCTED, OURS),
-    "knn_accuracy": ("test accuracy of the nearest neighbours", "1", RECONSTRUCTED, OURS),
+    "lda_accuracy": ("test accuracy of the linear discriminant", "1", PUBLISHED, DISCRIMINANT),
+    "knn_accuracy": ("test accuracy of the nearest neighbours", "1", RECONSTRUCTED, NEIGHBOURS),
     "accuracy_gap": ("accuracy of patch_mean less that of cls", "1", RECONSTRUCTED, SOURCE),
     "penalty": ("inverse penalty C of the logistic probe", "1", PUBLISHED, SOURCE),
     "ridge_penalty": ("inverse penalty of the ridge probe", "1", RECONSTRUCTED, OURS),
-    "converged": ("whether the logistic probe reached its tolerance", "1", PUBLISHED, SOURCE),
+    "lda_penalty": ("inverse penalty of the linear discriminant", "1", RECONSTRUCTED, OURS),
+    "gradient": ("largest gradient where the logistic probe stopped", "1", RECONSTRUCTED, OURS),
+    "converged": ("whether the logistic probe is at its minimum", "1", RECONSTRUCTED, OURS),
     "correct": ("whether the logistic probe is right", "1", PUBLISHED, SOURCE),
+}
+# What each probe settled on, by the name it has in `TapProbes`.
+SETTLED = {
+    "penalty": "penalty",
+    "ridge_penalty": "ridge_penalty",
+    "lda_penalty": "discriminant_penalty",
+    "gradient": "gradient",
+}
+# The predictions of the probes, likewise.
+PREDICTIONS = {
+    "accuracy": "predicted",
+    "ridge_accuracy": "ridge",
+    "lda_accuracy": "discriminant",
+    "knn_accuracy": "neighbours",
 }
 
 
@@ -61,33 +80,44 @@ def compute(
     seed: int = 0,
     neighbours: int = 20,
     max_iter: int = 1000,
+    solver: str = "auto",
     bootstrap_samples: int = 1000,
     bootstrap_seed: int = 0,
-    jobs: int = 1,
+    jobs: int | None = None,
 ) -> xr.Dataset:
     """Test accuracy of linear probes and nearest neighbours at each tap, with 95 % intervals.
 
     Features are "cls", "patch_mean" and both side by side, standardised per tap on the fit split; a
     channel that does not vary there is zero. Logistic: min Σ −log p(y) + ‖W‖²/(2C), C of most right
     images in stratified `folds` of the fit split (the smallest of several), then fitted on all of
-    it. Ridge: min ‖Y − 1b − XW‖² + ‖W‖²/C on one-hot labels, C by exact leave-one-out, from one
-    decomposition. Nearest neighbours: a vote of the `neighbours` largest cosines. Features that do
-    not vary at all give the most frequent class of the fit split (the first of several).
+    it. Ridge: min ‖Y − 1b − XW‖² + ‖W‖²/C on one-hot labels; linear discriminant analysis: the
+    covariance (S_W + I/C)/(n − classes); of both, C by exact leave-one-out. Nearest neighbours: a
+    vote of the `neighbours` largest cosines. Features that do not vary at all give the most
+    frequent class of the fit split (the first of several).
 
     dataset: the pooled tier: `pooled` (layer, image, feature, channel), `label`, `split`.
-    jobs: processes that share the taps; they change nothing in the result.
+    solver: of the logistic probe: "scikit-learn" on the CPU, "batched" over taps, folds and
+    penalties, or "auto": batched where there is an accelerator. They agree to 0.2 points of
+    accuracy and 1e-3 of the objective.
+    jobs: threads that share the taps, as many as torch has by default; they change nothing in the
+    result. Each holds the features and the scores of one tap.
     Returns over (layer, feature), dimensionless (nll in nats): `accuracy`, `macro_f1`, `nll`,
-    `ridge_accuracy`, `knn_accuracy` with `_low` and `_high`, `accuracy_draws` (…, draw), the chosen
-    `penalty` and `ridge_penalty`, `converged`; `correct` (layer, feature, image) of test images;
-    `accuracy_gap` (layer) = patch_mean − cls with its interval and draws. Attributes
-    `majority_accuracy` and `classes`. Intervals resample the test images, paired across models.
-    A class with fewer fit images than folds takes no part, and is recorded as left out; where fewer
-    than two are left, all is absent. Raises VitalsError without fit or test images.
-    Source: Alain and Bengio (2016), linear classifier probes; Wu et al. (2018), cosine neighbours.
+    `ridge_accuracy`, `lda_accuracy`, `knn_accuracy` with `_low` and `_high`, `accuracy_draws`
+    (…, draw), the chosen `penalty`, `ridge_penalty`, `lda_penalty`; `gradient`, the largest of the
+    mean loss where the solver stopped times the number of classes, and whether the probe has
+    `converged` by it; `correct` (layer, feature, image) of test images; `accuracy_gap` (layer) =
+    patch_mean − cls with its interval and draws. Attributes `majority_accuracy`, `classes` and
+    `solver`. Intervals resample the test images, paired across models.
+    A class with fewer fit images than folds takes no part, nor do its test images, and is recorded
+    as left out; where fewer than two are left, all is absent. Raises VitalsError without fit or
+    test images, for a number that is not finite and for an unknown solver.
+    Source: Alain and Bengio (2016), linear classifier probes; Friedman (1989), the shrunk
+    covariance; Wu et al. (2018), cosine neighbours.
     """
     axes.require(dataset, "pooled", "label", "split")
     if not (dataset["split"] == "test").any():
         raise VitalsError("no image is in the split 'test': probes need fit and test images")
+    solver = chosen_solver(solver)
     images = class_split(dataset, fewest=folds)
     reason = images.why_none or ("" if images.test.size else NO_TEST)
     if reason:
@@ -96,36 +126,25 @@ def compute(
         return result
 
     features = _features(dataset)
-    settings = ProbeSettings(tuple(sorted(penalties)), folds, seed, neighbours, max_iter)
-    taps = _taps(dataset, images, features)
-    probe = delayed(probe_tap)
-    probed = Parallel(n_jobs=jobs)(probe(fit, test, images, settings) for fit, test in taps)
+    settings = ProbeSettings(Search(tuple(sorted(penalties)), folds, seed, max_iter), neighbours)
+    taps = [
+        Tap(dataset["pooled"], layer, feature.split("+") if feature == BOTH else [feature], images)
+        for feature in features
+        for layer in range(dataset.sizes["layer"])
+    ]
+    found = probed(taps, images, settings, solver, jobs or torch.get_num_threads())
 
-    result = _frame(dataset, images, features)
+    result = _frame(dataset, images, features).assign_attrs(solver=solver)
     if images.why_left_out:
         mark_absent(result, "classes", images.why_left_out)
-    _add_probed(result, probed, images)
-    counts = bootstrap.image_counts(images.test.size, bootstrap_samples, bootstrap_seed)
-    _add_intervals(result, probed, images, counts)
+    _add_settled(result, found)
+    _add_scores(result, found, images, bootstrap_samples, bootstrap_seed)
     return result
 
 
 def _features(dataset: xr.Dataset) -> list[str]:
     features = [str(name) for name in dataset["feature"].values]
     return [*features, BOTH] if {"cls", "patch_mean"} <= set(features) else features
-
-
-def _taps(
-    dataset: xr.Dataset, images: ClassSplit, features: list[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each tap's features in turn, fit (image, channel) and test (test image, channel)."""
-    position = {str(name): index for index, name in enumerate(dataset["feature"].values)}
-    for layer in progress(range(dataset.sizes["layer"]), "probes"):
-        values = layer_features(dataset, layer)  # (image, feature, channel)
-        for feature in features:
-            parts = feature.split("+") if feature == BOTH else [feature]
-            x = np.concatenate([values[:, position[part]] for part in parts], axis=1)
-            yield x[images.fit], x[images.test]
 
 
 def _frame(dataset: xr.Dataset, images: ClassSplit, features: list[str]) -> xr.Dataset:
@@ -139,81 +158,73 @@ def _frame(dataset: xr.Dataset, images: ClassSplit, features: list[str]) -> xr.D
     )
 
 
-def _add_probed(result: xr.Dataset, probed: list[TapProbes], images: ClassSplit) -> None:
-    """What each probe settled on, and where it is right."""
-    for name in ("penalty", "ridge_penalty", "converged"):
-        values = _over_taps(result, [getattr(tap, name) for tap in probed])
+def _add_settled(result: xr.Dataset, found: list[TapProbes]) -> None:
+    """What each probe settled on."""
+    for name, attribute in SETTLED.items():
+        values = _over_taps(result, [getattr(tap, attribute) for tap in found])
         result[name] = describe(values, *VARIABLES[name])
-    correct = _over_taps(result, [tap.predicted == images.test_codes for tap in probed], "image")
-    result["correct"] = describe(correct, *VARIABLES["correct"])
-    if unfinished := int((~result["converged"]).sum()):
+    converged = describe(result["gradient"] <= CONVERGED, *VARIABLES["converged"])
+    result["converged"] = converged.assign_attrs(tolerance=CONVERGED)
+    if unfinished := int((~converged).sum()):
         warnings.warn(
-            f"{unfinished} of {len(probed)} logistic probes did not converge: raise max_iter",
+            f"{unfinished} of {len(found)} logistic probes did not converge: raise max_iter",
             stacklevel=3,
         )
 
 
-def _add_intervals(
-    result: xr.Dataset, probed: list[TapProbes], images: ClassSplit, counts: np.ndarray
+def _add_scores(
+    result: xr.Dataset, found: list[TapProbes], images: ClassSplit, samples: int, seed: int
 ) -> None:
-    """Scores of the test images, and of their resamples by counts (draw, image)."""
-    codes, classes = images.test_codes, images.names.size
-    # the estimate, then its draws, as whole numbers: an accuracy of 1 is exactly 1
-    weights = np.concatenate([np.ones_like(counts[:1]), counts]).astype(np.float64)
-    scores = {
-        "accuracy": lambda tap: weights @ (tap.predicted == codes) / codes.size,
-        "macro_f1": lambda tap: macro_f1(tap.predicted, codes, classes, weights),
-        "nll": lambda tap: weights @ tap.nll / codes.size,
-        "ridge_accuracy": lambda tap: weights @ (tap.ridge == codes) / codes.size,
-        "knn_accuracy": lambda tap: weights @ (tap.neighbours == codes) / codes.size,
-    }
-    for name, score in scores.items():
-        values = _over_taps(result, [score(tap) for tap in probed], "draw")
-        _add(result, name, values.assign_attrs(images=codes.size))
+    """Scores of the test images, and of their resamples."""
+    codes = images.test_codes
+    for name, attribute in PREDICTIONS.items():
+        right = _over_taps(result, [getattr(tap, attribute) == codes for tap in found], "image")
+        accuracy = _add_mean(result, name, right, samples, seed)
         if name == "accuracy":
-            _add_gap(result, values)
+            result["correct"] = describe(right, *VARIABLES["correct"])
+            _add_gap(result, *accuracy)
+    nll = _over_taps(result, [tap.nll for tap in found], "image")
+    _add_mean(result, "nll", nll, samples, seed)
+    drawn = bootstrap.image_counts(codes.size, samples, seed)
+    counts = np.concatenate([np.ones_like(drawn[:1]), drawn])  # the images as they are, first
+    f1 = [macro_f1(tap.predicted, codes, images.names.size, counts) for tap in found]
+    f1 = _over_taps(result, f1, "draw")
+    _add(result, "macro_f1", f1.isel(draw=0), f1.isel(draw=slice(1, None)), codes.size)
 
 
-def _add_gap(result: xr.Dataset, accuracy: xr.DataArray) -> None:
-    if BOTH in result["feature"].values:
-        accuracy = accuracy.assign_coords(feature=result["feature"])
-        patch, cls = (accuracy.sel(feature=f, drop=True) for f in ("patch_mean", "cls"))
-        _add(result, "accuracy_gap", (patch - cls).assign_attrs(accuracy.attrs))
+def _add_mean(
+    result: xr.Dataset, name: str, values: xr.DataArray, samples: int, seed: int
+) -> tuple[xr.DataArray, xr.DataArray, int]:
+    """A mean over the test images, and what it is made of."""
+    images = values.sizes["image"]
+    mean, draws = values.mean("image"), bootstrap.mean_draws(values, samples, seed)
+    _add(result, name, mean, draws, images)
+    return mean, draws, images
+
+
+def _add_gap(result: xr.Dataset, mean: xr.DataArray, draws: xr.DataArray, images: int) -> None:
+    features = result["feature"].values.tolist()
+    if BOTH in features:
+        patch, cls = features.index("patch_mean"), features.index("cls")
+        gap = [each.isel(feature=patch) - each.isel(feature=cls) for each in (mean, draws)]
+        _add(result, "accuracy_gap", *gap, images)
         return
-    found = ", ".join(map(str, result["feature"].values))
     for name in ("accuracy_gap", BOTH):
-        mark_absent(result, name, f"it needs the features cls and patch_mean, found {found}")
+        reason = f"it needs the features cls and patch_mean, found {', '.join(features)}"
+        mark_absent(result, name, reason)
 
 
-def _add(result: xr.Dataset, name: str, values: xr.DataArray) -> None:
-    """The estimate, first over `draw`, and the interval of the draws after it."""
-    estimate, draws = values.isel(draw=0), values.isel(draw=slice(1, None))
-    result[name] = describe(estimate, *VARIABLES[name])
+def _add(
+    result: xr.Dataset, name: str, estimate: xr.DataArray, draws: xr.DataArray, images: int
+) -> None:
+    result[name] = describe(estimate, *VARIABLES[name]).assign_attrs(images=images)
     add = bootstrap.add_draws if name in COMPARED else bootstrap.add_interval
     add(result, name, draws)
 
 
 def _over_taps(result: xr.Dataset, values: list, *dims: str) -> xr.DataArray:
-    """One array over `dims` for each tap and feature, in order: (layer, feature, *dims)."""
+    """One array over `dims` for each feature and tap, in order: (layer, feature, *dims)."""
     array = np.stack(values)
-    shape = result.sizes["layer"], result.sizes["feature"], *array.shape[1:]
-    return xr.DataArray(array.reshape(shape), dims=("layer", "feature", *dims))
-
-
-def macro_f1(
-    predicted: np.ndarray, codes: np.ndarray, classes: int, weights: np.ndarray
-) -> np.ndarray:
-    """Mean over classes of F1 = 2·right/(labelled + predicted), by weights (draw, image): (draw,).
-
-    A class that a draw neither holds nor predicts takes no part.
-    """
-    right = predicted == codes
-    labelled = weights @ _one_hot(codes, classes)  # (draw, class)
-    named = weights @ _one_hot(predicted, classes)
-    both = weights[:, right] @ _one_hot(codes[right], classes)
-    return np.nanmean(ratio(2 * both, labelled + named), axis=1)
-
-
-def _one_hot(codes: np.ndarray, classes: int) -> csr_array:
-    image = np.arange(codes.size)
-    return csr_array((np.ones(codes.size), (image, codes)), shape=(codes.size, classes))
+    shape = result.sizes["feature"], result.sizes["layer"], *array.shape[1:]
+    array = xr.DataArray(array.reshape(shape), dims=("feature", "layer", *dims))
+    return array.transpose("layer", "feature", ...)
