@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from activation_datasets import every_tap, layer_names, pooled_dataset, tokens_dataset
-from vitals.catalogue import METRICS
-from vitals.metrics import comparison, files, results
+from vitals.catalogue import ALIGNMENT, METRICS
+from vitals.metrics import alignment, comparison, files, results
 
 IMAGES, PATCHES, CHANNELS, HEADS, CLASSES = 60, 9, 6, 2, 3
 QUICK = {"bootstrap_samples": 20}
@@ -96,11 +96,19 @@ def stored(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def by_model(stored):
+def pooled():
+    """The pooled tier of every model that was measured, by name."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def by_model(stored, pooled):
     """Results by model, then metric."""
+    parts = {model: tiers(blocks) for model, blocks in MODELS.items()}
+    pooled |= {model: tier for model, (_, tier) in parts.items()}
     return {
-        model: {name: stored(result) for name, result in measured(tiers(blocks)).items()}
-        for model, blocks in MODELS.items()
+        model: {name: stored(result) for name, result in measured(part).items()}
+        for model, part in parts.items()
     }
 
 
@@ -111,7 +119,7 @@ def without_cls(stored):
 
 
 @pytest.fixture(scope="session")
-def families(stored):
+def families(stored, pooled):
     """Results by model, then metric, of models that differ in all that models can differ in.
 
     clip: a norm after positions, taps within blocks, a distillation token, no classifier, no
@@ -127,29 +135,30 @@ def families(stored):
     clip = lacking(tiers(2, ("cls", "distillation"), *every_tap(2)), clip_reasons)
     rotary = lacking(tiers(3, ()), {"position_embedding": "its positions are rotary"})
     models = {"plain_with_a_long_name": tiers(4), "clip": clip, "rotary": rotary}
+    pooled |= {model: tier for model, (_, tier) in models.items()}
     return {
         model: {
             name: stored(result)
-            for name, result in measured((tokens.isel(image=slice(55)), pooled)).items()
+            for name, result in measured((tokens.isel(image=slice(55)), tier)).items()
         }
-        for model, (tokens, pooled) in models.items()
+        for model, (tokens, tier) in models.items()
     }
 
 
 @pytest.fixture(scope="session")
-def compared(stored):
-    """A function from results by model to differences by metric."""
+def compared(stored, pooled):
+    """A function from results by model to what compares them, by metric."""
 
     def differences(models):
-        return {
-            metric: stored(
-                comparison.compute(
-                    {model: found[metric] for model, found in models.items()},
-                    metric=metric,
-                    bootstrap_samples=20,
-                )
+        found = {
+            metric: comparison.compute(
+                {model: found[metric] for model, found in models.items()},
+                metric=metric,
+                bootstrap_samples=20,
             )
             for metric in comparison.HEADLINES
         }
+        found[ALIGNMENT] = alignment.compute({m: pooled[m] for m in models}, bootstrap_samples=20)
+        return {name: stored(result) for name, result in found.items()}
 
     return differences

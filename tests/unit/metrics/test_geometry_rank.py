@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from activation_datasets import tokens_dataset
+from vitals.metrics import axes, geometry
 from vitals.metrics import effective_rank as rank
-from vitals.metrics import geometry
 
 STORAGE = pytest.mark.parametrize("storage", [np.float32, np.float16])
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_the_spectrum_is_that_of_all_tokens_about_their_mean(offset):
 def test_blocks_of_images_change_nothing(monkeypatch):
     tokens = tokens_dataset([isotropic(32) + 100])["tokens"][0]
     whole = rank.spectrum(tokens, np.arange(49), CPU)
-    monkeypatch.setattr(rank, "NUMBERS_PER_BLOCK", 7 * 49 * 32)
+    monkeypatch.setattr(axes, "NUMBERS_PER_BLOCK", 7 * 49 * 32)
     parts = rank.spectrum(tokens, np.arange(49), CPU)
     np.testing.assert_allclose(parts.variances, whole.variances, rtol=1e-9)
 

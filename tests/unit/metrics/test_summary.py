@@ -173,3 +173,72 @@ def test_a_comparison_has_its_pairs_as_models():
         "centered_cosine_difference, s",
         "centered_cosine_difference, b",
     }
+
+
+def compared(*curves, metric="similarity"):
+    """Differences of models whose curves differ by the given ones, in 30 images of noise 1."""
+    generator = np.random.default_rng(0)
+    models = {
+        f"model{i}": xr.Dataset(
+            {
+                "cosine": described(
+                    np.asarray(curve)[:, None] + generator.standard_normal((len(curve), 30)),
+                    "layer",
+                    "image",
+                )
+            }
+        )
+        for i, curve in enumerate(curves)
+    }
+    return comparison.compute(models, metric=metric, positions=5, bootstrap_samples=500)
+
+
+def test_the_columns_of_differences_are_these_and_no_others():
+    columns = list(summary.differences({}, study="digits").columns)
+    assert columns == list(summary.DIFFERENCES)
+    found = summary.differences({"similarity": compared([0, 1, 2], [0, 0, 0])}, study="digits")
+    assert list(found.columns) == columns and set(found["study"]) == {"digits"}
+
+
+def test_a_curve_says_where_it_excludes_zero_point_by_point_and_as_a_whole():
+    result = compared([0.0, 0.6, 9, 9], [0.0] * 4)
+    table = summary.differences({"similarity": result}, study="digits")
+    curve = table[table["variable"] == "cosine_difference"].set_index("depth")
+    assert set(curve["pair"]) == {"model0 - model1"} and set(curve["unit"]) == {"1"}
+    assert curve["points"].tolist() == [4] * 4
+    assert curve["excluding"].tolist() == [curve["excludes_zero"].sum()] * 4
+    assert curve.loc[[2, 3], "band_excludes_zero"].all() and not curve.loc[0, "band_excludes_zero"]
+    assert (curve["band_high"] - curve["band_low"] > curve["high"] - curve["low"]).all()
+    stored = result["cosine_difference"]
+    assert curve["difference"].tolist() == stored.sel(pair="model0 - model1").values.tolist()
+    relative = table[table["variable"] == "cosine_difference_relative"]
+    assert relative["relative_depth"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_of_curves_that_are_alike_few_points_exclude_zero_and_the_band_none():
+    table = summary.differences({"similarity": compared(*[[0.0] * 40] * 5)}, study="digits")
+    at_depth = table[table["variable"] == "cosine_difference"]
+    assert len(at_depth) == 400 and 0 < at_depth["excludes_zero"].mean() < 0.1
+    assert at_depth["band_excludes_zero"].sum() <= 4
+
+
+def test_a_scalar_stands_for_itself_and_what_is_not_defined_has_no_row():
+    draws = np.random.default_rng(0).standard_normal((2, 500))
+    array = {"information": ["r2_all", "r2_self"]}
+    models = {
+        name: result(
+            {
+                "crossing": described(np.array([value, value]), "information", units="layers"),
+                "crossing_draws": (("information", "draw"), value + share * draws),
+            },
+            **array,
+        )
+        for name, value, share in [("s", 9.0, 0.1), ("b", 3.0, 0.2), ("none", np.nan, 0.1)]
+    }
+    found = comparison.compute(models, metric="tradeoff")
+    table = summary.differences({"tradeoff": found}, study="digits")
+    assert table["pair"].tolist() == ["s - b"] * 2
+    assert table["feature"].tolist() == ["r2_all", "r2_self"]
+    assert table["excludes_zero"].all() and table["band_excludes_zero"].all()
+    assert table["band_low"].isna().all() and (table["points"] == 1).all()
+    assert set(table["unit"]) == {"layers"}

@@ -32,6 +32,8 @@ RELATIVE_DEPTHS = {
     "phases": {"plateau_length_relative": "plateau length"},
     "tradeoff": {f"{name}_relative": label for name, label in DEPTHS["tradeoff"].items()},
 }
+# What differs by decades over depth is drawn on an axis that is linear only up to this difference.
+LINEAR_UP_TO = {"NC1": 0.1}
 # Of what there is for several features and nulls, what is drawn.
 FEATURES = ("", "none", "cls", "patch_mean")
 INFORMATION = "r2_all"
@@ -146,6 +148,9 @@ def _draw_panels(
     for axes, (title, found) in zip(grid, panels.items(), strict=False):
         axes.set_title(title)
         _draw_curves(axes, found, stripes)
+        for label, limit in LINEAR_UP_TO.items():
+            if title.startswith(label) and axes.axison:
+                axes.set_yscale("symlog", linthresh=limit)
     for axes in grid[max(0, len(panels) - COLUMNS) : len(panels)]:
         axes.set_xlabel("relative depth")
     for axes in grid[len(panels) :]:

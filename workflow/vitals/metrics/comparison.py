@@ -16,14 +16,15 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from vitals.errors import VitalsError, unknown
 from vitals.metrics import axes, bootstrap
+from vitals.metrics.paired_images import in_one_order
 from vitals.metrics.results import RECONSTRUCTED, absences, describe, mark_absent
 
 SOURCE = "paired bootstrap over images"
+BAND_SOURCE = "Romano & Wolf 2005, studentised maximum over the curve"
 HEADLINES = {
     "similarity": ("centered_cosine", "cosine"),
     "phases": ("cliff_end", "climb_start", "plateau_length", "plateau_length_relative"),
@@ -59,7 +60,9 @@ def compute(
     `{variable}_difference_relative`: at `positions` equal steps of `relative_depth`, 0 the first
     and 1 the last tap (or block) that the variable has, linear between taps.
     Each has `_low`, `_high` and `_excludes_zero`, from resamples in which both models see the same
-    images: of the per-image values, matched by `image_id`, or else the result's own `_draws`.
+    images: of the per-image values, matched by `image_id`, or else the result's own `_draws`. These
+    hold point by point; a curve also has `_simultaneous_low`, `_simultaneous_high` and
+    `_excludes_zero_simultaneous`, of a band that holds the whole curve of a pair at once.
     Where over 2.5 % of the draws are undefined there is no interval (NaN), and zero not excluded.
 
     results: the results of one metric by model, in the order in which pairs are named. A variable
@@ -68,7 +71,8 @@ def compute(
     Depth is in blocks: a tap that only one model has (before a norm that follows positions, after
     an attention) takes part in its curve over relative depth, and in no difference at equal depth.
     Raises VitalsError for an unknown metric, other images or another number of draws.
-    Source: the bootstrap of paired differences (Efron & Tibshirani 1993).
+    Source: the bootstrap of paired differences (Efron & Tibshirani 1993); the band is that of the
+    studentised maximum (Romano & Wolf 2005).
     """
     if metric not in HEADLINES:
         raise unknown("metric with a comparison", metric, HEADLINES)
@@ -119,7 +123,8 @@ def _curves(
     results: Mapping[str, xr.Dataset], variable: str, samples: int, seed: int
 ) -> dict[str, xr.DataArray]:
     """Each model's variable as draw 0 and its paired resamples after it: (..., draw)."""
-    results = _same_images(results, variable)
+    by_image = {m: found for m, found in results.items() if "image" in found[variable].dims}
+    results = {**results, **in_one_order(by_image, variable)}
     images = {m: found[variable].attrs.get("images") for m, found in results.items()}
     if len(set(images.values())) > 1:
         raise VitalsError(f"the draws of {variable} are of different numbers of images: {images}")
@@ -128,30 +133,6 @@ def _curves(
     if len(set(sizes.values())) > 1:
         raise VitalsError(f"the draws of {variable} are not paired, their numbers differ: {sizes}")
     return curves
-
-
-def _same_images(results: Mapping[str, xr.Dataset], variable: str) -> dict[str, xr.Dataset]:
-    """The results with their images in the order of the first, so that resamples are paired."""
-    ordered: dict[str, xr.Dataset] = {}
-    reference = None
-    for model, dataset in results.items():
-        if "image" in dataset[variable].dims:
-            images = _images(dataset)
-            reference = images if reference is None else reference
-            if len(images) != len(reference) or set(images) != set(reference):
-                raise VitalsError(
-                    f"{variable} of '{model}' is over other images than that of "
-                    f"'{next(iter(ordered))}': measure both on the same image list"
-                )
-            dataset = dataset.isel(image=images.get_indexer(reference))
-        ordered[model] = dataset
-    return ordered
-
-
-def _images(dataset: xr.Dataset) -> pd.Index:
-    if "image_id" in dataset.coords:
-        return pd.Index(dataset["image_id"].values)
-    return pd.RangeIndex(dataset.sizes["image"])
 
 
 def _resampled(dataset: xr.Dataset, variable: str, samples: int, seed: int) -> xr.DataArray:
@@ -224,10 +205,32 @@ def _add(
     draws = differences.isel(draw=slice(1, None))
     undefined = draws.isnull().mean("draw") > (1 - bootstrap.LEVEL) / 2
     bootstrap.add_interval(result, name, draws.where(~undefined))
-    outside = (result[f"{name}_low"] > 0) | (result[f"{name}_high"] < 0)
+    outside = _excludes_zero(result[f"{name}_low"], result[f"{name}_high"])
     result[f"{name}_excludes_zero"] = describe(
         outside, f"{long_name}: the interval excludes 0", "1", status, SOURCE
     )
+    for dim in {"depth", "relative_depth"} & set(differences.dims):
+        _add_band(result, name, draws.where(~undefined), dim)
+
+
+def _add_band(result: xr.Dataset, name: str, draws: xr.DataArray, dim: str) -> None:
+    """The band that holds a whole curve of differences at once, and where 0 is outside it."""
+    attrs = result[name].attrs
+    band = dict(
+        zip(("low", "high"), bootstrap.simultaneous_bounds(result[name], draws, dim), strict=True)
+    )
+    for end, bound in band.items():
+        long_name = (
+            f"{attrs['long_name']}, {end} end of the simultaneous {bootstrap.LEVEL:.0%} band"
+        )
+        result[f"{name}_simultaneous_{end}"] = bound.assign_attrs({**attrs, "long_name": long_name})
+    long_name = f"{attrs['long_name']}: the simultaneous band excludes 0"
+    described = describe(_excludes_zero(**band), long_name, "1", attrs["status"], BAND_SOURCE)
+    result[f"{name}_excludes_zero_simultaneous"] = described
+
+
+def _excludes_zero(low: xr.DataArray, high: xr.DataArray) -> xr.DataArray:
+    return (low > 0) | (high < 0)
 
 
 def _difference(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:

@@ -16,9 +16,6 @@ import xarray as xr
 
 from vitals.metrics import axes
 
-# float64 numbers of tokens in memory at a time, 64 MiB (and a few working copies)
-NUMBERS_PER_BLOCK = 2**23
-
 
 def effective_rank(variances: np.ndarray) -> np.ndarray:
     """exp(−Σ p log p) of the normalised singular values p = σ/Σσ, σ = √variance: (...,).
@@ -111,7 +108,5 @@ def image_variances(x: torch.Tensor) -> np.ndarray:
 
 def blocks(tokens: xr.DataArray, taken: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
     """Blocks of the taken tokens of one tap, (image, token, channel), in float64."""
-    ordered = tokens.transpose("image", "token", "channel")
-    images = max(1, NUMBERS_PER_BLOCK // (ordered.sizes["token"] * ordered.sizes["channel"]))
-    for _, values in axes.image_blocks(ordered, min(images, axes.IMAGES_PER_BLOCK)):
+    for _, values in axes.image_blocks(tokens.transpose("image", "token", "channel")):
         yield torch.from_numpy(values[:, taken]).to(device).double()

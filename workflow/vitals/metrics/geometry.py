@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vitals import device
 from vitals.errors import VitalsError
 from vitals.metrics import (
     axes,
@@ -25,6 +24,7 @@ from vitals.metrics import (
     outlier_activations,
     pooled_geometry,
 )
+from vitals.metrics.accelerator import float64_device
 from vitals.metrics.results import PUBLISHED, RECONSTRUCTED, describe
 from vitals.progress import progress
 
@@ -156,7 +156,7 @@ class _Tap:
         channels: int,
         mads: float,
     ):
-        where = _device()
+        where = float64_device()
         spectrum = effective_rank.spectrum(tokens, patches, where)
         drawn = spectrum.resampled(counts)  # (draw, direction)
         measures = {name: measure for name, (measure, *_) in SPECTRAL.items()}
@@ -172,12 +172,6 @@ class _Tap:
         peaks = np.concatenate(peaks)
         self.channels = outlier_activations.largest_channels(peaks, channels)
         self.peaks, self.high = peaks[:, self.channels].T, np.concatenate(high).T
-
-
-def _device() -> torch.device:
-    """Where the sums are: the accelerator, if it has float64."""
-    found = device.choose("auto")
-    return torch.device("cpu") if found.type == "mps" else found
 
 
 def _block(
@@ -229,7 +223,7 @@ def _add_high_norm_map(result: xr.Dataset, taps: list[_Tap], samples: int, seed:
     # tap by tap, because the draws of all are many: (layer, patch, draw)
     of_taps = [xr.DataArray(tap.high, dims=("patch", "image")) for tap in taps]
     ends = [bootstrap.bounds(bootstrap.mean_draws(values, samples, seed)) for values in of_taps]
-    for suffix, found in zip(("low", "high"), zip(*ends, strict=True), strict=True):
-        described = result[name].copy(data=np.stack([bound.values for bound in found]))
-        long_name = f"{HIGH_NORM_MAP}, {suffix} end of the {bootstrap.LEVEL:.0%} interval"
-        result[f"{name}_{suffix}"] = described.assign_attrs(long_name=long_name)
+    low, high = (
+        shares.copy(data=np.stack([b.values for b in of])) for of in zip(*ends, strict=True)
+    )
+    bootstrap.put_interval(result, name, low, high)

@@ -6,11 +6,20 @@ from pathlib import Path
 import xarray as xr
 
 from vitals.activations.reader import open_pooled, open_tokens
+from vitals.activations.shards import shards
 
 OPEN = {"tokens": open_tokens, "pooled": open_pooled}
 
 
-def of_activations(shards: Sequence[Path], tiers: Sequence[str]) -> dict[str, xr.Dataset]:
+def of_activations(paths: Sequence[Path], tiers: Sequence[str]) -> dict[str, xr.Dataset]:
     """The tiers of a model, the first as `dataset`, any other under its own name."""
     first, *others = tiers
-    return {"dataset": OPEN[first](shards), **{tier: OPEN[tier](shards) for tier in others}}
+    return {"dataset": OPEN[first](paths), **{tier: OPEN[tier](paths) for tier in others}}
+
+
+def of_models(paths: Sequence[Path]) -> dict[str, xr.Dataset]:
+    """The pooled tier of each model, by name; paths: {model}/activations/{shard}.zarr, of all."""
+    by_model: dict[str, list[Path]] = {}
+    for path in (shard for given in paths for shard in shards(given)):
+        by_model.setdefault(path.parents[1].name, []).append(path)
+    return {model: open_pooled(found) for model, found in by_model.items()}

@@ -10,11 +10,8 @@ from vitals.metrics.results import PUBLISHED, absences, describe, mark_absent
 from vitals.progress import progress
 
 TWO_NN = "Facco et al. 2017, TWO-NN"
-CKA = "Kornblith et al. 2019, with the unbiased HSIC of Song et al. 2012"
 VARIABLES = ("intrinsic_dimension", "cka")
 UNDEFINED = "the feature is the same for every image"
-# float64 numbers of pooled features in memory at a time, 128 MiB (and a few working copies)
-NUMBERS_PER_BLOCK = 2**24
 
 
 def add(
@@ -76,21 +73,18 @@ def _add_cka(result: xr.Dataset, features: xr.DataArray, samples: int, seed: int
     array = xr.DataArray(np.stack([of.cka for of in found]), dims=dims)
     if "layer" in result.coords:
         result.coords["other_layer"] = result["layer"].values
-    described = describe(array, "linear CKA between taps", "1", PUBLISHED, CKA)
+    described = describe(array, "linear CKA between taps", "1", PUBLISHED, kernel_alignment.CKA)
     result["cka"] = described.assign_attrs(images=features.sizes["image"], undefined=UNDEFINED)
-    # Images drawn twice would be pairs that are alike, which the unbiased estimate counts on not
-    # to be there: it is the pseudo-values of the jackknife that are drawn.
-    pseudo = xr.DataArray(np.stack([of.pseudo_values for of in found]), dims=(*dims, "image"))
-    bootstrap.add_interval(result, "cka", bootstrap.mean_draws(pseudo, samples, seed))
+    ends = zip(*(of.interval(samples, seed) for of in found), strict=True)
+    bootstrap.put_interval(result, "cka", *(array.copy(data=np.stack(end)) for end in ends))
 
 
-def _blocks(features: xr.DataArray) -> Callable[[int], Iterable[np.ndarray]]:
-    """Blocks (layer, image, channel) of one feature at the taps from a first one on."""
+def _blocks(features: xr.DataArray) -> Callable[[], Iterable[np.ndarray]]:
+    """Blocks (layer, image, channel) of one feature."""
     ordered = features.transpose("image", "layer", "channel")
-    images = max(1, NUMBERS_PER_BLOCK // (ordered.sizes["layer"] * ordered.sizes["channel"]))
 
-    def blocks(first: int) -> Iterable[np.ndarray]:
-        for _, values in axes.image_blocks(ordered.isel(layer=slice(first, None)), images):
+    def blocks() -> Iterable[np.ndarray]:
+        for _, values in axes.image_blocks(ordered):
             # in one order, because that of sums follows the order in memory
             yield np.ascontiguousarray(values.swapaxes(0, 1))
 

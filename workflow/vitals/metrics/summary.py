@@ -36,11 +36,34 @@ COLUMNS = [
     "status",
     "note",
 ]
+DIFFERENCES = [
+    "study",
+    "metric",
+    "variable",
+    "pair",
+    "feature",
+    "depth",
+    "relative_depth",
+    "difference",
+    "low",
+    "high",
+    "excludes_zero",
+    "points",
+    "excluding",
+    "band_low",
+    "band_high",
+    "band_excludes_zero",
+    "unit",
+]
 NUMBERS = ["depth", "relative_depth", "value", "low", "high"]
 # What belongs to another variable, and has no rows of its own.
-COMPANIONS = ("_low", "_high", "_draws", "_excludes_zero")
+BAND = ("_simultaneous_low", "_simultaneous_high")
+EXCLUDES_ZERO = ("_excludes_zero", "_excludes_zero_simultaneous")
+COMPANIONS = ("_low", "_high", "_draws", *BAND, *EXCLUDES_ZERO)
 # Dimensions that have a column; the values of all others are joined in `feature`.
-PLACED = ("layer", "block", "depth", "relative_depth", "pair")
+PLACED = ("layer", "first_layer", "block", "depth", "relative_depth", "pair")
+# The depth of taps in either model of a pair, over (pair, layer): NaN at taps of other models.
+PADDED = {"first_layer": "first_depth", "second_layer": "second_depth"}
 
 
 def table(results: Mapping[tuple[str, str], xr.Dataset], *, study: str) -> pd.DataFrame:
@@ -62,6 +85,44 @@ def table(results: Mapping[tuple[str, str], xr.Dataset], *, study: str) -> pd.Da
     texts = [column for column in COLUMNS if column not in NUMBERS]
     rows[texts] = rows[texts].fillna("")
     return rows.astype(dict.fromkeys(texts, str) | dict.fromkeys(NUMBERS, float))
+
+
+def differences(results: Mapping[str, xr.Dataset], *, study: str) -> pd.DataFrame:
+    """Which differences between models exclude zero: a row for each that is defined.
+
+    results: comparisons by metric. Variables are named as in `table`, pairs "a - b". Of a scalar
+    there is one interval, `low` to `high`, and whether it `excludes_zero`. Of a curve this is said
+    point by point, of which one in 20 excludes zero by chance: `excluding` says how many of its
+    `points` do, and the band from `band_low` to `band_high` holds them all at once, so that where
+    it excludes zero (`band_excludes_zero`) the curves differ. Without a band, as a scalar, a
+    row stands for itself. The rows of several curves are not corrected for each other.
+    Returns the columns `DIFFERENCES`, in the order of the results.
+    """
+    frames = [
+        _difference_rows(result, str(name)).assign(study=study, metric=metric, variable=str(name))
+        for metric, result in results.items()
+        for name in result.data_vars
+        if f"{name}{EXCLUDES_ZERO[0]}" in result
+    ]
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=DIFFERENCES)
+    rows = rows.dropna(subset="difference").reindex(columns=DIFFERENCES)
+    curve = rows.groupby(["metric", "variable", "pair", "feature"], sort=False)
+    rows["points"] = curve["low"].transform("count")
+    rows["excluding"] = curve["excludes_zero"].transform("sum")
+    return rows.reset_index(drop=True)
+
+
+def _difference_rows(result: xr.Dataset, name: str) -> pd.DataFrame:
+    rows = _rows(result, name).rename(columns={"model": "pair", "value": "difference"})
+    companions = dict(zip(("band_low", "band_high"), BAND, strict=True))
+    companions |= dict(zip(("excludes_zero", "band_excludes_zero"), EXCLUDES_ZERO, strict=True))
+    dims = result[name].dims
+    for column, end in companions.items():
+        if name + end in result:
+            rows[column] = result[name + end].transpose(*dims).values.ravel()
+    if "band_excludes_zero" not in rows:
+        rows["band_excludes_zero"] = rows["excludes_zero"]
+    return rows
 
 
 def _frames(model: str, result: xr.Dataset) -> list[pd.DataFrame]:
@@ -96,7 +157,8 @@ def _rows(result: xr.Dataset, name: str) -> pd.DataFrame:
         "status": attrs["status"],
         "note": np.where(np.isnan(values.values.ravel()), undefined, attrs.get("note", "")),
     }
-    return pd.DataFrame({**_place(result, index), **columns})
+    rows = pd.DataFrame({**_place(result, index), **columns})
+    return rows[_there(result, index, values.size)]
 
 
 def _averaged(array: xr.DataArray) -> xr.DataArray:
@@ -118,6 +180,15 @@ def _feature(result: xr.Dataset, index: Mapping[str, np.ndarray], rows: int) -> 
     return [",".join(str(other[row]) for other in others) for row in range(rows)]
 
 
+def _there(result: xr.Dataset, index: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    """Whether the models of each row have the taps of which it would be."""
+    there = np.ones(rows, dtype=bool)
+    for dim, depth in PADDED.items():
+        if dim in index:
+            there &= np.isfinite(result[depth].values[index["pair"], index[dim]])
+    return there
+
+
 def _place(result: xr.Dataset, index: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns that say where in a model, or between which two, each row is."""
     place = {d: result[d].values[index[d]] for d in ("depth", "relative_depth") if d in index}
@@ -126,13 +197,19 @@ def _place(result: xr.Dataset, index: Mapping[str, np.ndarray]) -> dict[str, np.
     if "layer" in index:
         place["layer"] = result["layer"].values[index["layer"]].astype(str)
         place |= _depth_columns(axes.depth(result), index["layer"])
+    if "first_layer" in index:
+        place["layer"] = result["first_layer"].values[index["first_layer"]].astype(str)
+        depth = result["first_depth"].rename(first_layer="layer")
+        place |= _depth_columns(depth, (index["pair"], index["first_layer"]))
     if "block" in index:
         place["layer"] = axes.block_names(result)[index["block"]]
         place |= _depth_columns(axes.block_depth(result), index["block"])
     return place
 
 
-def _depth_columns(depth: xr.DataArray, index: np.ndarray) -> dict[str, np.ndarray]:
+def _depth_columns(
+    depth: xr.DataArray, index: np.ndarray | tuple[np.ndarray, ...]
+) -> dict[str, np.ndarray]:
     return {
         "depth": depth.values[index],
         "relative_depth": axes.relative_depth(depth).values[index],
