@@ -1,4 +1,4 @@
-"""What scrambling is held against, and the nulls that it refuses."""
+"""What scrambling is held against, and the nulls that it lacks."""
 
 import numpy as np
 import pytest
@@ -81,9 +81,42 @@ def test_without_the_null_the_excess_is_absent_and_says_why():
 
 
 @pytest.mark.parametrize("null", ["patch_shuffled", "attention_off"])
-def test_nulls_that_need_a_forward_pass_are_refused(null):
-    with pytest.raises(VitalsError, match=f"'{null}' needs an extraction variant"):
-        null_of(gaussian(60), nulls=("none", null))
+def test_nulls_of_another_forward_pass_are_absent_without_it(null):
+    result = null_of(gaussian(60), nulls=("none", null))
+    assert result["null"].values.tolist() == ["none"]
+    assert "forward pass of its own" in absences(result)[null]
+
+
+def test_a_null_of_another_forward_pass_is_measured_on_it_by_the_same_code():
+    tokens, other = gaussian(200), gaussian(200, seed=3)
+    mixing = partly_averaged(0.5)
+    variant = dataset_of(other, mixed(mixing, other))
+    result = scrambling.compute(
+        dataset_of(tokens, mixed(mixing, tokens)),
+        nulls=("none", "patch_shuffled"),
+        variants={"patch_shuffled": variant},
+        bootstrap_samples=50,
+    )
+    alone = scrambling.compute(variant, nulls=("none",), bootstrap_samples=50).isel(null=0)
+    null = result.sel(null="patch_shuffled")
+    for name in ("r2_self", "r2_all", "isi", "isi_low", "r2_all_whitened", "total", "penalty"):
+        np.testing.assert_array_equal(null[name], alone[name])
+    assert not absences(result).get("patch_shuffled")
+
+
+def test_a_variant_of_other_taps_or_images_is_refused():
+    dataset = dataset_of(gaussian(60), gaussian(60, seed=1))
+    nulls = ("none", "attention_off")
+    for name, other in (
+        ("layer", dataset.isel(layer=[0])),
+        ("image_id", dataset.isel(image=slice(1, None))),
+    ):
+        with pytest.raises(
+            VitalsError, match=f"'attention_off' differs from the dataset in {name}"
+        ):
+            scrambling.compute(dataset, nulls=nulls, variants={"attention_off": other})
+    with pytest.raises(VitalsError, match="'none'"):
+        scrambling.compute(dataset, variants={"none": dataset})
 
 
 def test_an_unknown_null_is_refused_with_the_nearest_that_is():

@@ -7,7 +7,8 @@ import xarray as xr
 from activation_datasets import every_tap, tokens_dataset
 from scrambled import autoregressive, dataset_of, gaussian, mixed, orthogonal, partly_averaged
 from vitals.errors import VitalsError
-from vitals.metrics import scrambling
+from vitals.metrics import scrambling, tap_recovery, token_pairs
+from vitals.metrics.results import absences
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,31 @@ def test_chunks_and_laziness_change_nothing(dataset, result):
     xr.testing.assert_identical(scrambling.compute(lazy, bootstrap_samples=200), result)
 
 
-def test_passes_over_the_images_give_what_moments_in_memory_give(dataset, result, monkeypatch):
-    monkeypatch.setattr(scrambling, "MOMENT_BYTES", 0)
+STREAMED = 1e-5  # float32 products, and fits that stop a sweep apart
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+def test_passes_over_the_images_give_what_moments_in_memory_give(
+    dataset, result, monkeypatch, scratch
+):
+    monkeypatch.setattr(tap_recovery, "MOMENT_BYTES", 0)
+    if scratch:
+        monkeypatch.setattr(token_pairs, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(token_pairs, "BLOCK_NUMBERS", 9 * 4 * 7)  # blocks of seven images
     streamed = scrambling.compute(dataset, bootstrap_samples=200)
-    xr.testing.assert_allclose(streamed, result, rtol=1e-6, atol=1e-7)
+    for name in ("r2_self", "r2_all", "isi", "isi_low", "isi_excess", "r2_all_whitened"):
+        np.testing.assert_allclose(streamed[name], result[name], atol=STREAMED)
+    np.testing.assert_array_equal(streamed["penalty"], result["penalty"])
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_an_offset_common_to_all_tokens_costs_no_digits_in_passes(monkeypatch, offset):
+    monkeypatch.setattr(tap_recovery, "MOMENT_BYTES", 0)
+    tokens = gaussian(200, channels=4)
+    stored = dataset_of(tokens + offset, tokens + offset, storage=np.float32)
+    moved = scrambling.compute(stored, nulls=("none",), bootstrap_samples=5)
+    assert moved["r2_self"].values == pytest.approx(1, abs=1e-9)
+    assert moved["r2_all"].values == pytest.approx(1, abs=1e-9)
 
 
 def test_the_scale_of_a_layer_changes_nothing(dataset, result):
@@ -77,7 +99,7 @@ def test_the_penalty_of_the_context_is_not_shared_with_the_same_token(dataset, r
 
 def test_folds_split_the_fit_images_and_no_image():
     images = np.arange(5, 42)
-    folds = scrambling._folds(images, 5, seed=0)
+    folds = tap_recovery.folds_of(images, 5, seed=0)
     assert sorted(np.concatenate(folds)) == images.tolist()
     assert max(map(len, folds)) - min(map(len, folds)) <= 1
 
@@ -120,6 +142,54 @@ def test_it_says_how_many_test_images_the_standard_error_asks_for(dataset, resul
     assert needed == pytest.approx(layer["test_images_needed"].item() / 100, abs=1)
 
 
+def test_whitened_shares_weigh_every_principal_channel_alike():
+    """One of three channels is lost, that with nearly all the variance."""
+    scale = np.array([10.0, 1.0, 1.0])
+    tokens = gaussian(400, channels=3) * scale
+    layer = tokens * (0.0, 1.0, 1.0)
+    found = scrambling.compute(dataset_of(tokens, layer), nulls=("none",), bootstrap_samples=50)
+    lost = found.isel(layer=1, null=0)
+    assert lost["r2_self"] == pytest.approx(2 / 102, abs=0.01)
+    assert lost["r2_self_whitened"] == pytest.approx(2 / 3, abs=0.04)
+    assert lost["r2_self_whitened_low"] < lost["r2_self_whitened"] < lost["r2_self_whitened_high"]
+    assert lost["isi_whitened"] == pytest.approx(0, abs=0.01)
+
+
+def test_what_only_cls_knows_is_recovered_where_cls_is_context():
+    tokens = gaussian(600, tokens=9, channels=4)
+    common = gaussian(600, 1, 1, 4)
+    taps = [np.concatenate([0 * common, tokens], 1), np.concatenate([common, tokens + common], 1)]
+    stored = dataset_of(*taps, prefix=("cls",))
+    patches, both = (
+        scrambling.compute(stored, nulls=("none",), cls_context=cls, bootstrap_samples=5)
+        for cls in (False, True)
+    )
+    assert patches["r2_all"].isel(layer=1).item() == pytest.approx(0.9, abs=0.02)
+    assert both["r2_all"].isel(layer=1).item() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(both["r2_self"], patches["r2_self"], atol=1e-6)
+
+
+def test_context_reaches_what_moved_one_patch_only_from_one_patch_on():
+    tokens = gaussian(800)  # 4 × 4 patches
+    grid = tokens.reshape(800, 4, 4, -1)
+    swapped = grid[:, :, [1, 0, 3, 2]].reshape(tokens.shape)  # with the neighbour in the row
+    found = scrambling.compute(
+        dataset_of(tokens, swapped), nulls=("none",), distances=(0.5, 1, 2), bootstrap_samples=50
+    ).isel(layer=1, null=0)
+    assert found["isi_by_distance"].dims == ("distance",)
+    assert found["isi_by_distance"].values == pytest.approx([0, 1, 1], abs=0.02)
+    assert found["isi_by_distance_low"].dims == ("distance",)
+    assert found["distance"].attrs["units"] == "patches"
+
+
+def test_without_a_grid_nothing_is_near_and_that_is_said(dataset):
+    flat = dataset.drop_vars("row")
+    found = scrambling.compute(flat, nulls=("none",), distances=(1,), bootstrap_samples=5)
+    assert absences(found)["isi_by_distance"] == "patches have no row"
+    found = scrambling.compute(flat, nulls=("none",), bootstrap_samples=5)
+    assert "no distance" in absences(found)["isi_by_distance"]
+
+
 @pytest.mark.parametrize("kinds", [("cls", "distillation"), ("register",)])
 def test_prefix_tokens_take_no_part(dataset, result, kinds):
     prefix = np.random.default_rng(7).standard_normal((2, 150, len(kinds), 4))
@@ -157,4 +227,12 @@ def test_wrong_inputs_are_refused(dataset):
     refused("penalties must be positive", penalties=(0.0, 1.0))
     refused("folds 2, found 1 and 1", folds=1)
     refused("differ between test images", dataset.assign(tokens=dataset["tokens"] * 0))
-    refused("NaN or infinity", dataset.assign(tokens=dataset["tokens"] * np.nan))
+    refused("distances must be positive", distances=(0.0,))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_tokens_that_are_not_finite_are_refused_by_layer_and_image(dataset, value):
+    torn = dataset["tokens"].copy(deep=True)
+    torn[1, 7, 2, 3] = value
+    with pytest.raises(VitalsError, match=r"layer 'block\.0', image image-7: the tokens hold NaN"):
+        scrambling.compute(dataset.assign(tokens=torn), bootstrap_samples=5)

@@ -4,95 +4,86 @@ Neighbouring patches of natural images resemble each other, so all tokens togeth
 even where no information moved. This null says by how much: X := Z + σε with isotropic Gaussian ε,
 and σ such that a token by itself recovers as much as it was measured to.
 
-Moments of Z + σε are a quadratic in σ. They are put together from those of Z and of ε, so that
-another σ needs no pass over the images where moments are held in memory.
+Sums over Z + σε are a quadratic in σ. Those that "self" is fitted from are put together from those
+of Z and of ε, so that another σ needs no pass over the fit images.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
+import torch
 from scipy.optimize import brentq
+from torch import Tensor
 
-from vitals.metrics.token_mixing import fit_same_token, held_out_error
-from vitals.metrics.token_moments import Moments, SecondMoments, StreamedMoments
-from vitals.metrics.token_pairs import NoisePairs, NoisyPairs
+from vitals.metrics.token_mixing import fit_same_token
+from vitals.metrics.token_moments import SecondMoments, predicted
+from vitals.metrics.token_pairs import (
+    NoiseTokens,
+    Pairs,
+    Spread,
+    Stack,
+    empty,
+    gathered,
+    sizes,
+    spread,
+)
 
 MATCH = 1e-6  # how near the null's r2_self comes to the measured one
 FIRST_STEP, LAST_STEP = 0.05, 20.0  # of the search, in log σ
 
 
-class NoisyMoments:
-    """Moments of (Z + σε, Z) over some images, for any σ, in memory."""
+@dataclass(frozen=True)
+class NoisyPairs:
+    """x the embedding plus `scale` times noise; z the embedding."""
 
-    def __init__(self, embedding: SecondMoments, noise: SecondMoments):
-        self.embedding, self.noise = embedding, noise  # of (Z, Z), and of (ε, Z)
-        n, d = noise.tokens, noise.channels
-        # Σ z_ia ε_jb is Σ ε_jb z_ia with both index pairs turned around
-        if noise.diagonal:
-            turned = noise.cross.reshape(n, d, d).swapaxes(1, 2)
-        else:
-            turned = noise.cross.reshape(n, n, d, d).transpose(1, 0, 3, 2)
-        self.mixed = noise.cross + turned.reshape(noise.cross.shape)
+    noise: Stack
+    embedding: Stack
+    scale: float
+    like: Tensor
 
-    def at(self, scale: float) -> SecondMoments:
-        """The moments where σ is `scale`."""
-        inputs = self.embedding.inputs + scale * self.mixed + scale**2 * self.noise.inputs
-        cross = self.embedding.cross + scale * self.noise.cross
-        return replace(self.embedding, inputs=inputs, cross=cross)
-
-    def same_token(self) -> "NoisyMoments":
-        """The same for a mixing that is diagonal."""
-        return NoisyMoments(self.embedding.same_token(), self.noise.same_token())
-
-    def __add__(self, other: "NoisyMoments") -> "NoisyMoments":
-        return NoisyMoments(self.embedding + other.embedding, self.noise + other.noise)
-
-
-class StreamedNoisyMoments:
-    """The same from passes over the images."""
-
-    def __init__(self, parts: tuple[tuple[NoisePairs, np.ndarray], ...], diagonal: bool = False):
-        self.parts, self.diagonal = parts, diagonal
-
-    def at(self, scale: float) -> StreamedMoments:
-        """The moments where σ is `scale`."""
-        noisy = tuple((NoisyPairs(noise, scale), images) for noise, images in self.parts)
-        return StreamedMoments(noisy, self.diagonal)
-
-    def same_token(self) -> "StreamedNoisyMoments":
-        """The same for a mixing that is diagonal."""
-        return StreamedNoisyMoments(self.parts, diagonal=True)
-
-    def __add__(self, other: "StreamedNoisyMoments") -> "StreamedNoisyMoments":
-        return StreamedNoisyMoments(self.parts + other.parts, self.diagonal)
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(z + σε, z), (token, image, channel) each."""
+        for noise, z in zip(self.noise, self.embedding, strict=True):
+            z = z.to(self.like.device)
+            yield z + self.scale * noise.to(z.device), z
 
 
 class NoiseNull:
-    """The null of one dataset: its fit images in parts, its test images, and one draw of ε."""
+    """The null of one dataset: one draw of ε for its images, in groups of which the last tests."""
 
-    def __init__(self, noise: NoisePairs, parts: list[np.ndarray], test: np.ndarray, memory: bool):
-        self.noise = noise
-        if memory:
-            self.parts = [_noisy_moments(noise, images) for images in parts]
-            self.test = _noisy_moments(noise, test).same_token()
-        else:
-            self.parts = [StreamedNoisyMoments(((noise, images),)) for images in parts]
-            self.test = StreamedNoisyMoments(((noise, test),), diagonal=True)
-        own = [part.same_token() for part in self.parts]
-        self.whole = sum(own[1:], start=own[0])
-        self.variances = self._variances(sum(images.size for images in parts))
+    def __init__(
+        self, embedding: list[Stack], channels: Spread, groups: Sequence[np.ndarray], seed: int
+    ):
+        self.embedding, self.groups = embedding, groups
+        self.variances, rotation = channels.principal
+        self.identity = torch.eye(len(rotation)).to(rotation)
+        tokens = NoiseTokens(len(channels.mean), len(rotation), seed)
+        fit = np.sort(np.concatenate(groups[:-1]))
+        mean = spread(tokens, fit, rotation.device).mean
+        kind = embedding[0][0].dtype
+        self.noise = gathered(tokens, groups, mean, rotation, kind)
 
-    def moments(self, scale: float) -> list[Moments]:
-        """The moments of each part of the fit images where σ is `scale`."""
-        return [part.at(scale) for part in self.parts]
+    def pairs(self, scale: float) -> list[Pairs]:
+        """(Z + σε, Z) of each group where σ is `scale`, in channels of unit variance."""
+        fit = self._at(scale)
+        rows = sum(group.size for group in self.groups[:-1]) * fit.tokens
+        covariance = fit.inputs.sum(dim=0).reshape(self.identity.shape) / rows
+        basis = Spread(covariance, covariance).whitening()
+        images, like = sizes(self.groups), self.noise[0][0]
+        inputs = empty(images, fit.tokens, basis.shape[1], like.dtype, self.identity.device)
+        for stack, noisy in zip(inputs, self._noisy(scale), strict=True):
+            for block, (x, _) in zip(stack, noisy.blocks(), strict=True):
+                block.copy_(x.double() @ basis)
+        return [
+            Pairs(stack, targets, basis.T @ covariance)
+            for stack, targets in zip(inputs, self.embedding, strict=True)
+        ]
 
-    def pairs(self, scale: float) -> NoisyPairs:
-        """(Z + σε, Z) where σ is `scale`."""
-        return NoisyPairs(self.noise, scale)
-
-    def matching_scale(self, r2_self: float, scaled: bool, **settings: float) -> float:
+    def matching_scale(
+        self, r2_self: float, scaled: bool, total: float, **settings: float
+    ) -> float:
         """The σ at which a token by itself recovers `r2_self` of its embedding.
 
         0 where nothing is lost and infinity where nothing is recovered. In between r2_self(σ) is
@@ -101,35 +92,55 @@ class NoiseNull:
         """
         if r2_self >= 1:
             return 0.0
+        variances = self.variances.cpu().numpy()
 
         @cache  # the search comes back to its bounds
         def excess(log_scale: float) -> float:
-            difference = self._r2_self(np.exp(log_scale), scaled, **settings) - r2_self
+            lost = self._lost(float(np.exp(log_scale)), scaled, **settings) / total
+            difference = 1 - lost - r2_self
             return 0.0 if abs(difference) < MATCH else difference
 
         def expected_excess(log_scale: float) -> float:
-            kept = np.square(self.variances) / (self.variances + np.exp(2 * log_scale))
-            return kept.sum() / self.variances.sum() - r2_self
+            kept = np.square(variances) / (variances + np.exp(2 * log_scale))
+            return kept.sum() / variances.sum() - r2_self
 
-        middle = np.log(self.variances.max()) / 2
-        start = _root(expected_excess, middle)
+        start = _root(expected_excess, np.log(variances.max()) / 2)
         return float(np.exp(_root(excess, start))) if np.isfinite(start) else np.inf
 
-    def _r2_self(self, scale: float, scaled: bool, **settings: float) -> float:
-        fitted = fit_same_token(self.whole.at(scale), scaled, **settings)
-        test = self.test.at(scale)
-        return 1 - held_out_error(test, fitted)[0] / test.energy
+    def _lost(self, scale: float, scaled: bool, **settings: float) -> float:
+        """Σ‖z − ẑ‖² over the test images, "self" fitted where σ is `scale`."""
+        fitted = fit_same_token(self._at(scale), scaled, **settings)
+        maps, mixing = fitted.maps[0], fitted.mixing[0]
+        test = self._noisy(scale)[-1].blocks()
+        errors = ((z - predicted(x, maps, mixing)).double().square().sum() for x, z in test)
+        return float(sum(errors))
 
-    def _variances(self, images: int) -> np.ndarray:
-        """Variances of the embedding along its principal channels, over images and tokens."""
-        n, d = self.noise.tokens, self.noise.channels
-        gram, _ = self.whole.at(0.0).channel_equations(np.zeros((1, 1, n, n)))
-        return np.linalg.eigvalsh(gram[0, :d, :d]).clip(min=0) / (images * n)
+    def _noisy(self, scale: float) -> list[NoisyPairs]:
+        return [
+            NoisyPairs(noise, embedding, scale, self.identity)
+            for noise, embedding in zip(self.noise, self.embedding, strict=True)
+        ]
 
+    def _at(self, scale: float) -> SecondMoments:
+        """What "self" is fitted from where σ is `scale`."""
+        embedding, noise = self._fit_moments
+        d = len(self.identity)
+        across = noise.cross.reshape(-1, d, d)  # Σ ε z; Σ z ε is its transpose
+        mixed = (across + across.mT).reshape(noise.cross.shape)
+        inputs = embedding.inputs + scale * mixed + scale**2 * noise.inputs
+        return replace(embedding, inputs=inputs, cross=embedding.cross + scale * noise.cross)
 
-def _noisy_moments(noise: NoisePairs, images: np.ndarray) -> NoisyMoments:
-    embedding = SecondMoments.of(NoisyPairs(noise, 0.0), images)
-    return NoisyMoments(embedding, SecondMoments.of(noise, images))
+    @cached_property
+    def _fit_moments(self) -> tuple[SecondMoments, SecondMoments]:
+        """Of (Z, Z) and of (ε, Z)."""
+        fit = list(zip(self.noise, self.embedding, strict=True))[:-1]
+        return tuple(
+            SecondMoments.of_same_token(parts)
+            for parts in (
+                tuple(Pairs(z, z, self.identity) for _, z in fit),
+                tuple(Pairs(noise, z, self.identity) for noise, z in fit),
+            )
+        )
 
 
 def _root(decreasing: Callable[[float], float], start: float) -> float:

@@ -4,6 +4,8 @@ All are ratios of sums over images, so intervals resample images and take the ra
 are the same for both arms, all nulls, and models that saw the same images.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -24,10 +26,8 @@ RATIOS = {
 
 def add_shares(result: xr.Dataset, samples: int, seed: int) -> None:
     """The shares, their intervals and draws, all from the same resamples of test images."""
-    counts = bootstrap.image_counts(result.sizes["image"], samples, seed).astype(np.float64)
-    weights = xr.DataArray(counts, dims=("draw", "image"))
-    values = _ratios(*(result[name].sum("image") for name in ("error_self", "error_all", "total")))
-    draws = _ratios(*(result[name].dot(weights) for name in ("error_self", "error_all", "total")))
+    sums = [result[name] for name in ("error_self", "error_all", "total")]
+    values, draws = _values_and_draws(_ratios, sums, samples, seed)
     for name, long_name in RATIOS.items():
         array = described(values[name], long_name, "1")
         result[name] = array.assign_attrs(images=result.sizes["image"])
@@ -40,6 +40,73 @@ def add_shares(result: xr.Dataset, samples: int, seed: int) -> None:
     long_name = "Information Scrambling Index above that of the noise-matched null"
     result["isi_excess"] = described(_excess(values["isi"]), long_name, "1")
     bootstrap.add_draws(result, "isi_excess", _excess(draws["isi"]))
+
+
+def add_whitened(
+    result: xr.Dataset,
+    error_self: np.ndarray,
+    error_all: np.ndarray,
+    total: np.ndarray,
+    samples: int,
+    seed: int,
+) -> None:
+    """The shares of sums in which all principal channels of the embedding weigh alike.
+
+    error_self, error_all (null, layer, image); total (null, image).
+    """
+    dims = ("null", "layer", "image")
+    errors = [xr.DataArray(error, dims=dims) for error in (error_self, error_all)]
+    sums = [*errors, xr.DataArray(total, dims=("null", "image"))]
+    values, draws = _values_and_draws(_ratios, sums, samples, seed)
+    for name in ("r2_self", "r2_all", "isi"):
+        whitened = f"{name}_whitened"
+        long_name = f"{RATIOS[name]}, whitened"
+        result[whitened] = described(values[name], long_name, "1")
+        bootstrap.add_interval(result, whitened, draws[name])
+
+
+def add_by_distance(
+    result: xr.Dataset,
+    error_near: np.ndarray,
+    distances: Sequence[float],
+    samples: int,
+    seed: int,
+) -> None:
+    """The index where a patch is rebuilt from the patches near it.
+
+    error_near (null, layer, distance, image).
+    """
+    result.coords["distance"] = xr.DataArray(
+        np.asarray(distances, dtype=np.float64),
+        dims="distance",
+        attrs={"long_name": "distance that context reaches", "units": "patches"},
+    )
+    near = xr.DataArray(error_near, dims=("null", "layer", "distance", "image"))
+    sums = [result["error_self"], near, result["total"]]
+    values, draws = _values_and_draws(_gained, sums, samples, seed)
+    long_name = "Information Scrambling Index of the patches within a distance"
+    result["isi_by_distance"] = described(values["isi"], long_name, "1")
+    bootstrap.add_interval(result, "isi_by_distance", draws["isi"])
+
+
+def _values_and_draws(
+    ratios: Callable[..., dict[str, xr.DataArray]],
+    sums: Sequence[xr.DataArray],
+    samples: int,
+    seed: int,
+) -> tuple[dict[str, xr.DataArray], dict[str, xr.DataArray]]:
+    """Ratios of sums over all images, and over each resample of them."""
+    counts = bootstrap.image_counts(sums[0].sizes["image"], samples, seed).astype(np.float64)
+    weights = xr.DataArray(counts, dims=("draw", "image"))
+    values, draws = ratios(*(s.sum("image") for s in sums)), ratios(*(s.dot(weights) for s in sums))
+    return values, draws
+
+
+def _gained(
+    error_self: xr.DataArray, error_near: xr.DataArray, total: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    dims = [dim for dim in (*error_near.dims[:3], "draw") if dim in error_near.dims]
+    return {"isi": ((error_self - error_near) / total).transpose(*dims)}
 
 
 def _ratios(
@@ -65,7 +132,7 @@ def add_precision(result: xr.Dataset, target: float) -> None:
     images = result.sizes["image"]
     gained = result["error_self"] - result["error_all"]
     # Each image's pull on the ratio Σ gained / Σ total, to first order
-    influence = (gained - result["isi"] * result["total"]) / result["total"].mean()
+    influence = (gained - result["isi"] * result["total"]) / result["total"].mean("image")
     deviation = influence.std("image", ddof=1 if images > 1 else 0)
     result["isi_standard_error"] = described(
         deviation / np.sqrt(images), "standard error of the Information Scrambling Index", "1"
