@@ -22,7 +22,7 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([str(LIBRARY), os.getenv("PYTHONPATH", "")]),
 )
 
-from vitals.catalogue import FIGURES, METRICS
+from vitals.catalogue import ALIGNMENT, FIGURES, METRICS
 from vitals.device import accelerators, workers
 from vitals.errors import VitalsError
 from vitals.study import Study
@@ -58,6 +58,7 @@ rule all:
         expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
 
 
+include: "workflow/rules/runs.smk"
 include: "workflow/rules/targets.smk"
 include: "workflow/rules/image_list.smk"
 include: "workflow/rules/data.smk"
@@ -65,3 +66,4 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/lost_records.smk"

@@ -14,6 +14,7 @@ import yaml
 
 from vitals.catalogue import METRICS
 from vitals.errors import VitalsError
+from vitals.provenance import digest_of
 from vitals.study import Study
 
 REPOSITORY = Path(__file__).parents[2]
@@ -157,7 +158,7 @@ def test_a_models_own_training_goes_before_that_of_the_study():
 
 def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
     file = tmp_path / "own.safetensors"
-    file.touch()
+    file.write_bytes(b"weights")
     settings = deepcopy(SMALL)
     tagged = "vit_tiny_patch16_224.augreg_in21k"
     for name, weights in (("timm", "pretrained"), ("own", str(file))):
@@ -166,7 +167,9 @@ def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
     assert study.trained == ["vit"]
     assert study.loaded == ["timm", "own"]
     assert [study.weights_file(m) for m in study.models] == [[], [], [str(file)]]
-    assert json.loads(study.spec("load", "own"))["weights"] == "file"
+    assert [study.weights(m) for m in study.models] == ["", "", f"--weights {file}"]
+    assert json.loads(study.spec("load", "timm"))["weights"] == "pretrained"
+    assert json.loads(study.spec("load", "own"))["weights"] == digest_of(b"weights")
 
 
 def test_another_place_of_the_weights_and_of_the_images_is_in_no_spec(tmp_path):
@@ -202,6 +205,8 @@ def limited(count):
 
 def test_how_images_are_passed_is_on_the_command_line_alone():
     assert study_of().passing == ""
+    assert study_of().sharing == "--studies artifacts"
+    assert study_of(changed("sharing", False)).sharing == ""
     settings = changed("activations.batch", 8, changed("images.keep_decoded", True))
     assert study_of(settings).passing == "--batch 8 --decoded artifacts/small/decoded"
 

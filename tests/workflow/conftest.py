@@ -1,5 +1,6 @@
 """Running the workflow as a user does: its command, a study file, a folder for results."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,14 @@ class Workflow:
         table = process.stdout.split("Job stats:\n")[1].split("\n\n")[0].splitlines()[2:]
         counts = {rule: int(count) for rule, count in (line.split() for line in table)}
         return {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
+
+
+def copy_of_the_checkout(folder):
+    """The workflow and its library in another place, to edit."""
+    for part in ("workflow", "profiles"):
+        shutil.copytree(REPOSITORY / part, folder / part)
+    shutil.copy(REPOSITORY / "Snakefile", folder)
+    return folder
 
 
 def quick_study():

@@ -146,6 +146,7 @@ def test_photographs_pass_at_224_through_a_local_checkpoint(untouched, tmp_path)
     of_file = {"weights": str(tmp_path / "own.safetensors"), "options": options}
     study = {
         "study": "killed",
+        "sharing": False,  # so that both models read the images
         "images": {"dataset": "photographs", "limit": 24, "keep_decoded": True},
         "models": {
             "vit": {"architecture": "deit_tiny_distilled_patch16_224", **of_file},

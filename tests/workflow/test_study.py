@@ -1,8 +1,12 @@
 """A study runs from images to figures with one command, and reruns what a change made stale."""
 
+import json
+import shutil
+
 import pandas as pd
 import pytest
 import xarray as xr
+from conftest import Workflow
 
 import vitals
 from vitals.catalogue import FIGURES, METRICS
@@ -41,6 +45,24 @@ def test_each_stage_says_in_one_line_what_it_made_and_keeps_a_log(finished, resu
 
 def test_a_second_run_has_nothing_to_do(finished, study):
     assert finished.jobs(study) == {}
+
+
+def test_a_copy_without_records_has_nothing_to_do_and_gets_the_same_records(
+    finished, study, tmp_path
+):
+    copy = Workflow(tmp_path)
+    shutil.copytree(
+        finished.folder / "artifacts", tmp_path / "artifacts", copy_function=shutil.copyfile
+    )
+    assert copy.jobs(study) == {}
+    assert recorded(copy) == recorded(finished)
+
+
+def recorded(workflow):
+    """The settings, code and inputs that Snakemake has of each file."""
+    files = (workflow.folder / ".snakemake" / "metadata").iterdir()
+    records = {file.name: json.loads(file.read_text()) for file in files}
+    return {name: (record["params"], record["input"]) for name, record in records.items()}
 
 
 def test_the_summary_holds_every_metric_of_every_model(results):

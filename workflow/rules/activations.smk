@@ -18,10 +18,11 @@ rule extract:
         # the machine's own: what changes none of the results
         data=STUDY.data,
         passing=STUDY.passing,
+        sharing=STUDY.sharing,
     params:
         spec=lambda wildcards: STUDY.spec("extract", wildcards.shard),
         code=lambda wildcards: STUDY.code("extract"),
     shell:
         "python -m vitals extract --spec {params.spec:q} --code {params.code:q}"
         " --images {input.images:q} --model {input.weights:q}"
-        " {resources.data} {resources.passing} --workers {threads} --output {output:q} 2>&1 | tee {log:q}"
+        " {resources.data} {resources.passing} {resources.sharing} --workers {threads} --output {output:q} 2>&1 | tee {log:q}"

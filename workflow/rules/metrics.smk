@@ -13,6 +13,8 @@ rule measure_similarity:
         f"{MODEL}/logs/similarity.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "similarity"),
         code=lambda wildcards: STUDY.code("metric", "similarity"),
@@ -49,6 +51,8 @@ rule measure_position:
         f"{MODEL}/logs/position.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "position"),
         code=lambda wildcards: STUDY.code("metric", "position"),
@@ -66,6 +70,8 @@ rule measure_scrambling:
         f"{MODEL}/logs/scrambling.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "scrambling"),
         code=lambda wildcards: STUDY.code("metric", "scrambling"),
@@ -83,6 +89,8 @@ rule measure_attention:
         f"{MODEL}/logs/attention.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "attention"),
         code=lambda wildcards: STUDY.code("metric", "attention"),
@@ -100,6 +108,8 @@ rule measure_collapse:
         f"{MODEL}/logs/collapse.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "collapse"),
         code=lambda wildcards: STUDY.code("metric", "collapse"),
@@ -117,6 +127,9 @@ rule measure_probes:
         f"{MODEL}/logs/probes.log",
     conda:
         ENVIRONMENT
+    threads: 4
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "probes"),
         code=lambda wildcards: STUDY.code("metric", "probes"),
@@ -155,6 +168,8 @@ rule measure_geometry:
         f"{MODEL}/logs/geometry.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "geometry"),
         code=lambda wildcards: STUDY.code("metric", "geometry"),
@@ -180,12 +195,33 @@ rule compare:
         " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule align:
+    input:
+        expand(SHARDS, model=STUDY.models),
+    output:
+        f"{ROOT}/compare/{ALIGNMENT}.nc",
+    log:
+        f"{ROOT}/logs/align.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=min(1, accelerators()),
+    params:
+        spec=lambda wildcards: STUDY.spec("align"),
+        code=lambda wildcards: STUDY.code("align"),
+    shell:
+        "python -m vitals align --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule summary:
     input:
         expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, metric=METRICS),
-        expand(f"{ROOT}/compare/{{metric}}.nc", metric=METRICS),
+        expand(f"{ROOT}/compare/{{metric}}.nc", metric=[*METRICS, ALIGNMENT]),
     output:
-        f"{ROOT}/summary.csv",
+        table=f"{ROOT}/summary.csv",
+        differences=f"{ROOT}/differences.csv",
+        origin=f"{ROOT}/summary.json",
     log:
         f"{ROOT}/logs/summary.log",
     conda:
@@ -195,4 +231,4 @@ rule summary:
         code=lambda wildcards: STUDY.code("summary"),
     shell:
         "python -m vitals summary --spec {params.spec:q} --code {params.code:q}"
-        " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --results {input:q} --output {output.table:q} 2>&1 | tee {log:q}"

@@ -16,19 +16,19 @@ rule train:
     resources:
         gpu=min(1, accelerators()),
         data=STUDY.data,
+        sharing=STUDY.sharing,
     params:
         spec=lambda wildcards: STUDY.spec("train", wildcards.model),
         code=lambda wildcards: STUDY.code("train"),
     shell:
         "python -m vitals train --spec {params.spec:q} --code {params.code:q}"
-        " --images {input.images:q} {resources.data}"
+        " --images {input.images:q} {resources.data} {resources.sharing}"
         " --output {output.weights:q} 2>&1 | tee {log:q}"
 
 
 rule load:
     input:
         images=lambda wildcards: image_list("load", wildcards.model),
-        weights=lambda wildcards: STUDY.weights_file(wildcards.model),
     output:
         weights=f"{MODEL}/model.safetensors",
         report=f"{MODEL}/model.json",
@@ -40,10 +40,12 @@ rule load:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        # where it lies is the machine's; what is in it is in `spec`
+        weights=lambda wildcards: STUDY.weights(wildcards.model),
     params:
         spec=lambda wildcards: STUDY.spec("load", wildcards.model),
         code=lambda wildcards: STUDY.code("load"),
     shell:
         "python -m vitals load --spec {params.spec:q} --code {params.code:q}"
-        " --images {input.images:q} --weights {input.weights:q}"
+        " --images {input.images:q} {resources.weights}"
         " --output {output.weights:q} 2>&1 | tee {log:q}"

@@ -6,6 +6,7 @@ Adding a metric is a line here, beside its module, its rule, its figure and its 
 from dataclasses import dataclass
 
 TOKENS, POOLED = "tokens", "pooled"
+ALIGNMENT = "alignment"  # of all models at once, from their activations: it lies with comparisons
 
 STAGE_MODULES = {
     "images": ("vitals.data.images",),
@@ -13,6 +14,7 @@ STAGE_MODULES = {
     "load": ("vitals.models.stage",),
     "extract": ("vitals.activations.stage",),
     "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
+    "align": ("vitals.metrics.alignment", "vitals.metrics.inputs", "vitals.metrics.files"),
     "summary": ("vitals.metrics.summary", "vitals.metrics.files"),
 }
 
@@ -77,7 +79,17 @@ FIGURES = {
         Figure("probes", ("probes",)),
         Figure("tradeoff", ("scrambling", "probes", "tradeoff")),
         Figure("geometry", ("geometry",)),
+        Figure("alignment", (ALIGNMENT,), compared=True),
         # all that has differences over depth, or in depth
         Figure("comparison", tuple(m for m in METRICS if m != "position"), compared=True),
     )
 }
+
+
+def modules(stage: str, name: str | None = None) -> tuple[str, ...]:
+    """The modules that a stage runs; name: the metric of "metric", the figure of "figure"."""
+    if stage == "metric":
+        return METRICS[name].modules
+    if stage == "figure":
+        return FIGURES[name].modules
+    return STAGE_MODULES[stage]

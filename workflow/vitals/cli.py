@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vitals.catalogue import FIGURES, METRICS
+from vitals import runs
+from vitals.catalogue import FIGURES, METRICS, modules
 from vitals.device import workers
 from vitals.errors import VitalsError, unknown
 from vitals.whole import whole_file
@@ -25,7 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one subcommand; exit status 1, and a line that names it, for a wrong or missing input."""
     options = _parser().parse_args(arguments)
     try:
-        made = options.run(options)
+        with runs.held():  # so that the next run sees a job that outlives its own
+            made = options.run(options)
     except (VitalsError, FileNotFoundError) as error:
         sys.exit(f"vitals {options.stage}: {error}")
     print(f"vitals {options.stage}: {made}", flush=True)
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         model.add_argument("--output", type=Path, required=True, help="model.safetensors")
         if name == "train":
             _add_data(model)
+            _add_studies(model)
         else:
             model.add_argument("--weights", type=Path, nargs="*", default=[],
                                help="a file of weights; timm's own without")  # fmt: skip
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("--workers", type=int, default=1, help="threads that prepare images")
     extract.add_argument("--decoded", type=Path, help="folder where prepared images are kept")
     _add_data(extract)
+    _add_studies(extract)
     _add_device(extract)
 
     metric = _stage(stages, "metric", _metric, "reduce stored activations to a metric")
@@ -65,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     metric.add_argument("--activations", type=Path, nargs="+", help="shards of a model")
     metric.add_argument("--results", type=Path, nargs="*", default=[], help="{metric}.nc it reads")
     metric.add_argument("--output", type=Path, required=True, help="{metric}.nc")
+
+    align = _stage(stages, "align", _align, "compare the geometry of models tap by tap")
+    align.add_argument("--activations", type=Path, nargs="+", required=True,
+                       help="shards of all models")  # fmt: skip
+    align.add_argument("--output", type=Path, required=True, help="compare/alignment.nc")
 
     for name, run, text in (
         ("compare", _compare, "difference of models in a metric"),
@@ -88,6 +97,23 @@ def _parser() -> argparse.ArgumentParser:
     verify = stages.add_parser("verify", help="check stored activations against their digests")
     verify.add_argument("stores", type=Path, nargs="+", help="shards, or folders of them")
     verify.set_defaults(run=_verify)
+
+    why = stages.add_parser("why", help="what a result was made from, and what differs now")
+    why.add_argument("file", type=Path, help="a result of a study")
+    _add_study(why)
+    why.set_defaults(run=_why)
+
+    status = stages.add_parser("status", help="what of a study is fresh, stale or missing")
+    _add_study(status)
+    status.set_defaults(run=_status)
+
+    clean = stages.add_parser("clean", help="remove what no study needs, once that is wanted")
+    clean.add_argument("--study", type=Path, nargs="+", default=[],
+                       help="files of studies; config.yaml, studies/*.yaml without")  # fmt: skip
+    clean.add_argument("--gone", nargs="+", default=[], help="studies to remove altogether")
+    clean.add_argument("--decoded", action="store_true", help="prepared images that are kept, too")
+    clean.add_argument("--yes", action="store_true", help="remove it without asking")
+    clean.set_defaults(run=_clean)
     return parser
 
 
@@ -103,6 +129,15 @@ def _add_data(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--data", help="where the images are, for a dataset with a path")
 
 
+def _add_study(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--study", type=Path, default=Path("config.yaml"), help="the study's file")
+
+
+def _add_studies(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--studies", type=Path,
+                       help="folder of all studies: what lies there is not made again")  # fmt: skip
+
+
 def _add_device(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
@@ -113,7 +148,7 @@ def _images(options: argparse.Namespace) -> str:
     settings = {**options.spec, "path": options.data}
     previous = options.output if options.output.is_file() else None
     table = images.build(settings, previous)
-    images.write(table, options.output, settings, _spec(options), options.code)
+    images.write(table, options.output, settings, **_provenance(options))
     counts = table["split"].value_counts()
     return f"{len(table)} images ({counts['fit']} fit, {counts['test']} test) in {options.output}"
 
@@ -121,7 +156,7 @@ def _images(options: argparse.Namespace) -> str:
 def _train(options: argparse.Namespace) -> str:
     from vitals.models.stage import train
 
-    return train(**_model_inputs(options), data=options.data)
+    return train(**_model_inputs(options), data=options.data, studies=options.studies)
 
 
 def _load(options: argparse.Namespace) -> str:
@@ -150,7 +185,7 @@ def _extract(options: argparse.Namespace) -> str:
     )
     return stage.run(
         options.spec, _provenance(options), options.images, options.data, options.model,
-        options.output, machine,
+        options.output, machine, options.studies,
     )  # fmt: skip
 
 
@@ -167,7 +202,7 @@ def _metric(options: argparse.Namespace) -> str:
         found = compute(**inputs.of_activations(options.activations, metric.tiers), **options.spec)
     else:
         found = compute(results.joined(files.read_by_metric(options.results)), **options.spec)
-    files.write(found, options.output, _spec(options), options.code)
+    files.write(found, options.output, **_provenance(options))
     absent = "".join(f"; {name} absent: {why}" for name, why in results.absences(found).items())
     return f"{options.name} in {options.output}{absent}"
 
@@ -181,8 +216,16 @@ def _compare(options: argparse.Namespace) -> str:
         model: _known(f"result of {model}", options.name, found) for model, found in read.items()
     }
     found = comparison.compute(results, **options.spec)
-    files.write(found, options.output, _spec(options), options.code)
+    files.write(found, options.output, **_provenance(options))
     return f"{len(results)} models compared by {options.name} in {options.output}"
+
+
+def _align(options: argparse.Namespace) -> str:
+    from vitals.metrics import alignment, files, inputs
+
+    models = inputs.of_models(options.activations)
+    files.write(alignment.compute(models, **options.spec), options.output, **_provenance(options))
+    return f"{len(models)} models aligned in {options.output}"
 
 
 def _figure(options: argparse.Namespace) -> str:
@@ -193,29 +236,36 @@ def _figure(options: argparse.Namespace) -> str:
     read = files.read_by_metric if compared else files.read_by_model
     draw = import_module(f"vitals.figures.{options.name}").draw
     figure, table = draw(read(options.results), **options.spec)
-    figure_files.write(figure, table, options.output, _spec(options), options.code)
+    figure_files.write(figure, table, options.output, **_provenance(options))
     return f"figure {options.output} and its table of {len(table)} rows"
 
 
 def _summary(options: argparse.Namespace) -> str:
+    from vitals import provenance
     from vitals.metrics import files, summary
 
     read = files.read_by_model(options.results)
     results = {(model, name): r for model, found in read.items() for name, r in found.items()}
-    table = summary.table(results, **options.spec)
-    with whole_file(options.output) as partial:
-        table.to_csv(partial, index=False)
-    return f"{len(table)} numbers in {options.output}"
+    tables = {
+        options.output: summary.table(results, **options.spec),
+        options.output.with_name("differences.csv"): summary.differences(
+            read.get("compare", {}), **options.spec
+        ),
+    }
+    for path, table in tables.items():
+        with whole_file(path) as partial:
+            table.to_csv(partial, index=False)
+    digests = {path.name: provenance.short_digest(path.read_bytes()) for path in tables}
+    with whole_file(options.output.with_suffix(".json")) as partial:
+        partial.write_text(provenance.canonical({**_provenance(options), "files": digests}) + "\n")
+    return f"{len(tables[options.output])} numbers in {options.output}"
 
 
 def _plan(options: argparse.Namespace) -> str:
-    import yaml
-
     from vitals import device, plan
     from vitals.activations.extract import Machine
-    from vitals.study import Study
 
-    study = Study(yaml.safe_load(options.study.read_text()))
+    study = _study(options)
     machine = Machine(device.choose(options.device), options.batch, options.workers)
     planned = plan.table(study, machine)
     print(planned.T.to_string(float_format="{:.3g}".format))
@@ -232,17 +282,64 @@ def _verify(options: argparse.Namespace) -> str:
     return f"{len(shards)} shards are what was written"
 
 
+def _why(options: argparse.Namespace) -> str:
+    from vitals import status
+
+    for line in status.why(options.file, _study(options)):
+        print(line)
+    return str(options.file)
+
+
+def _status(options: argparse.Namespace) -> str:
+    from vitals import freshness, status
+
+    judged = list(freshness.verdicts(_study(options)))
+    print(*status.lines(judged), sep="\n")
+    return status.count(judged)
+
+
+def _study(options: argparse.Namespace) -> Any:
+    import yaml
+
+    from vitals.study import Study
+
+    return Study(yaml.safe_load(options.study.read_text()))
+
+
+def _clean(options: argparse.Namespace) -> str:
+    from vitals import clean
+
+    return clean.run(options.study, options.gone, options.decoded, options.yes)
+
+
 def _known(kind: str, name: str, catalogue: Mapping[str, Entry]) -> Entry:
     if name not in catalogue:
         raise unknown(kind, name, catalogue)
     return catalogue[name]
 
 
-def _provenance(options: argparse.Namespace) -> dict[str, str]:
-    return {"spec": _spec(options), "code": options.code}
+def _provenance(options: argparse.Namespace) -> dict[str, Any]:
+    """What a stage makes its output from."""
+    from vitals import origin, provenance
+
+    return {
+        "spec": provenance.canonical(options.spec),
+        "code": options.code,
+        "modules": provenance.code_parts(modules(options.stage, getattr(options, "name", None))),
+        "inputs": origin.identities(_inputs(options)),
+    }
 
 
-def _spec(options: argparse.Namespace) -> str:
-    from vitals.provenance import canonical
+def _inputs(options: argparse.Namespace) -> dict[str, Path]:
+    """The files that a stage reads, but for images and weights that it is told of by digest."""
+    from vitals import origin
 
-    return canonical(options.spec)
+    given = vars(options)
+    files = [*(given.get("results") or [])]
+    if options.stage == "extract":
+        files += [options.model, options.model.with_suffix(".json")]
+    if given.get("activations"):
+        from vitals.activations.shards import ROOT_FILE, shards
+
+        files += [shard / ROOT_FILE for path in options.activations for shard in shards(path)]
+    return origin.names(files, options.output)

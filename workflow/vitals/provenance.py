@@ -38,6 +38,11 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def short_digest(data: bytes) -> str:
+    """Its first 64 bits, where only accidents are to be told apart."""
+    return digest_of(data)[:16]
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that compute numbers."""
     return {package: metadata.version(package) for package in PACKAGES.values()}
@@ -51,12 +56,18 @@ def code_digest(modules: Iterable[str]) -> str:
     or another place of the checkout change nothing, and an edit of what runs changes it. The
     versions of the packages that compute numbers, where they are reached, are part of it.
     """
-    reached = sorted(_reach(modules))
-    parts = {name: _syntax_digest(name) for name in reached}
+    return short_digest(canonical(code_parts(modules)).encode())
+
+
+def code_parts(modules: Iterable[str]) -> dict[str, str]:
+    """What `code_digest` is of: a digest of each module, and the version of each package."""
+    reached = sorted(_reach(modules))  # the same bytes from each process
     packages = set().union(*(_packages(name) for name in reached))
-    # a build for another device ("+cpu") is the same release
-    parts |= {name: metadata.version(name).split("+")[0] for name in packages}
-    return digest_of(canonical(parts).encode())[:16]
+    return {
+        **{name: _syntax_digest(name) for name in reached},
+        # a build for another device ("+cpu") is the same release
+        **{name: metadata.version(name).split("+")[0] for name in sorted(packages)},
+    }
 
 
 def _reach(modules: Iterable[str]) -> set[str]:
@@ -87,9 +98,15 @@ def _source(name: str) -> Path | None:
 
 @lru_cache
 def _tree(name: str) -> ast.Module:
+    """The syntax of a module, without docstrings."""
     source = _source(name)
     assert source is not None
-    return ast.parse(source.read_bytes())
+    tree = ast.parse(source.read_bytes())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:]
+    return tree
 
 
 def _imports(name: str) -> list[str]:
@@ -118,12 +135,7 @@ def _imported(name: str) -> tuple[str, ...]:
 
 @lru_cache
 def _syntax_digest(name: str) -> str:
-    tree = ast.parse(ast.unparse(_tree(name)))  # a copy: the cached tree keeps its docstrings
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            node.body = body[1:]
-    return digest_of(ast.dump(tree).encode())
+    return digest_of(ast.dump(_tree(name)).encode())[:12]
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import jsonschema
 import yaml
 
-from vitals.catalogue import FIGURES, METRICS, STAGE_MODULES
-from vitals.data import images
+from vitals import catalogue
+from vitals.catalogue import METRICS
+from vitals.data import datasets, digests, images
 from vitals.errors import VitalsError, unknown
 from vitals.models.registry import PRETRAINED, TRAINED, check_architecture, check_options
 from vitals.provenance import canonical, code_digest, digest_of
@@ -44,6 +45,7 @@ class Study:
         previous = frozen if frozen.is_file() else None
         self.listing = images.listed(self.settings["images"], previous)
         self._frozen = None if previous is None else images.read(previous)
+        self._codes: dict[tuple[str, ...], str] = {}
 
     @property
     def trained(self) -> list[str]:
@@ -60,6 +62,11 @@ class Study:
         weights = self.models[model]["weights"]
         return [] if weights in (TRAINED, PRETRAINED) else [weights]
 
+    def weights(self, model: str) -> str:
+        """The arguments that tell a command where a loaded model's weights are."""
+        file = self.weights_file(model)
+        return shlex.join(["--weights", *file]) if file else ""
+
     @property
     def data(self) -> str:
         """The arguments that tell a command where the images are."""
@@ -73,6 +80,12 @@ class Study:
         decoded = self.folder / "decoded"
         kept = ["--decoded", str(decoded)] if self.settings["images"]["keep_decoded"] else []
         return shlex.join([*([] if batch is None else ["--batch", str(batch)]), *kept])
+
+    @property
+    def sharing(self) -> str:
+        """The arguments that tell a command where results of other studies may be taken from."""
+        studies = ["--studies", str(self.folder.parent)] if self.settings["sharing"] else []
+        return shlex.join(studies)
 
     @property
     def shards(self) -> range:
@@ -89,18 +102,19 @@ class Study:
 
     def code(self, stage: str, name: str | None = None) -> str:
         """Digest of the modules that a stage runs; name: as for `spec`."""
-        if stage == "metric":
-            return code_digest(METRICS[name].modules)
-        if stage == "figure":
-            return code_digest(FIGURES[name].modules)
-        return code_digest(STAGE_MODULES[stage])
+        modules = catalogue.modules(stage, name)
+        if modules not in self._codes:  # asked for by every job
+            self._codes[modules] = code_digest(modules)
+        return self._codes[modules]
 
     def _read_by(self, stage: str, name: str | None) -> dict[str, Any]:
         settings = self.settings
         bootstrap = {f"bootstrap_{key}": value for key, value in settings["bootstrap"].items()}
         match stage:
             case "images":
-                return {**_without(settings["images"], MACHINE), "listing": self._listed()}
+                chosen = {key: settings["images"][key] for key in ("test_share", "seed", "limit")}
+                named = datasets.identity(settings["images"])
+                return {**named, **chosen, "listing": self._listed()}
             case "train":
                 model = self.models[name]
                 recipe = {**settings["training"], **model["training"]}
@@ -109,7 +123,7 @@ class Study:
                 model = self.models[name]
                 return {
                     **_built(model),
-                    "weights": "file" if self.weights_file(name) else model["weights"],
+                    "weights": self._weights_read(name),
                     "classes": _class_names(model["classes"]),
                     "dataset": digest_of(canonical(self.listing.attrs).encode()),
                 }
@@ -120,6 +134,8 @@ class Study:
                 return {**own, **bootstrap} if METRICS[name].resampled else own
             case "compare":
                 return {"metric": name, **settings["compare"], **bootstrap}
+            case "align":
+                return bootstrap
             case "figure":
                 return settings["figures"]
             case "summary":
@@ -164,6 +180,12 @@ class Study:
             rows = slice(int(name) * size, (int(name) + 1) * size)
         frozen, listing = self._frozen.table.iloc[rows], self.listing.iloc[rows]
         return images.fingerprint(frozen) == images.fingerprint(listing)
+
+    def _weights_read(self, model: str) -> str:
+        """The digest of the file of a model's weights, wherever it lies; or that there is none."""
+        for file in self.weights_file(model):
+            return digests.of_file(Path(file), self.folder / ".weights.stamps")
+        return self.models[model]["weights"]
 
     def _listed(self) -> str:
         return images.fingerprint(self.listing)

@@ -15,7 +15,7 @@ from activation_datasets import (
     random_attention,
 )
 from vitals.errors import VitalsError
-from vitals.metrics import attention
+from vitals.metrics import attention, reducer
 from vitals.metrics.results import absences
 
 T, N, SIDE = 197, 196, 14
@@ -346,7 +346,7 @@ def test_chunks_laziness_and_the_order_of_dims_change_nothing(chunks):
 def test_small_pieces_in_memory_change_nothing(monkeypatch):
     dataset = attention_dataset(random_attention(3, 7))
     whole = attention.compute(dataset, bootstrap_samples=5)
-    monkeypatch.setattr(attention, "NUMBERS_PER_BLOCK", 200)  # two images at a time
+    monkeypatch.setattr(reducer, "NUMBERS_PER_BLOCK", 200)  # two images at a time
     xr.testing.assert_allclose(whole, attention.compute(dataset, bootstrap_samples=5))
 
 

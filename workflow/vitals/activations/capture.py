@@ -68,6 +68,16 @@ class Pass:
         for name, summary in folded.summaries.items():
             self.summaries.setdefault(name, []).append(summary)
 
+    def replay(self, seen: "Pass") -> None:
+        """Keep what another pass of the same batch has seen, which has kept all of it."""
+        for layer, state in seen.states.items():
+            self.keep_state(layer, state)
+        for block in range(len(seen.attention)):
+            summaries = {name: values[block] for name, values in seen.summaries.items()}
+            parts = (seen.attention[block], seen.attention_sum[block], seen.attention_heads[block])
+            self.keep_attention(folding.Folded(summaries, *parts))
+        self.head_input, self.logits = seen.head_input, seen.logits
+
 
 @torch.inference_mode()
 def forward(

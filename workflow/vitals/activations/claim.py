@@ -20,13 +20,33 @@ def claimed(path: Path) -> Iterator[None]:
 
     Raises VitalsError where another holds it.
     """
-    file = path.with_name(f".{path.name}.lock")
+    file = lock_of(path)
     descriptor = _locked(file, path)
     try:
         yield
     finally:
         file.unlink(missing_ok=True)  # while it is held: who waits for it finds another file
         os.close(descriptor)
+
+
+def lock_of(path: Path) -> Path:
+    """The file that who claims `path` holds a lock on."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the lock of a file; also where the disk cannot say that none does."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def check_space(folder: Path, expected: int) -> None:

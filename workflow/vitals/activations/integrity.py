@@ -31,21 +31,35 @@ def recorded(shard: Path, attribute: str) -> dict[str, Any]:
 
     Raises VitalsError for a folder that is not a whole shard.
     """
-    attributes = _root_attributes(shard)
+    attributes = root_attributes(shard)
     if attribute not in attributes:
         raise VitalsError(f"{shard} is not a shard of ViTals: its root has no {attribute}")
     return attributes[attribute]
 
 
+def root_attributes(shard: Path) -> dict[str, Any]:
+    """All attributes of a whole shard's root; VitalsError for a folder that is none."""
+    file = shard / ROOT_FILE
+    if not file.is_file():
+        raise VitalsError(f"{shard} is not a whole shard: it has no {ROOT_FILE}")
+    return _json(file).get("attributes", {})
+
+
 def digests(shard: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """What the root records of a shard's other files, by their path, and of its attributes."""
-    found = {ATTRIBUTES: _attributes_digest(attributes)}
+    found = {ATTRIBUTES: attributes_digest(attributes)}
     for file in sorted(shard.glob(f"*/**/{ROOT_FILE}")):
         found[str(file.relative_to(shard))] = digest_of(file.read_bytes())
         if _is_array(file):
             name = str((file.parent / CHUNKS).relative_to(shard))
             found[name] = _chunks_digest(file.parent)
     return found
+
+
+def attributes_digest(attributes: dict[str, Any]) -> str:
+    """What the root records of its own attributes: the digest of all but the digests."""
+    others = {name: value for name, value in attributes.items() if name != DIGESTS}
+    return digest_of(canonical(others).encode())
 
 
 def is_whole_chunk(content: np.ndarray) -> bool:
@@ -96,7 +110,7 @@ def torn_arrays(shard: Path) -> list[str]:
 
 
 def _altered_metadata(shard: Path, written: dict[str, str]) -> Iterator[str]:
-    if _attributes_digest(_root_attributes(shard)) != written.get(ATTRIBUTES):
+    if attributes_digest(root_attributes(shard)) != written.get(ATTRIBUTES):
         yield f"{ROOT_FILE}: the attributes were altered"
     for name, digest in written.items():
         if not name.endswith(ROOT_FILE):
@@ -131,18 +145,6 @@ def _strangers(shard: Path, written: dict[str, str]) -> Iterator[str]:
         in_chunks = any(str(folder) in written for folder in name.parents)
         if file.is_file() and not (in_chunks or str(name) in written or str(name) == ROOT_FILE):
             yield f"{name}: not a file of the shard"
-
-
-def _root_attributes(shard: Path) -> dict[str, Any]:
-    file = shard / ROOT_FILE
-    if not file.is_file():
-        raise VitalsError(f"{shard} is not a whole shard: it has no {ROOT_FILE}")
-    return _json(file).get("attributes", {})
-
-
-def _attributes_digest(attributes: dict[str, Any]) -> str:
-    others = {name: value for name, value in attributes.items() if name != DIGESTS}
-    return digest_of(canonical(others).encode())
 
 
 def _is_array(file: Path) -> bool:

@@ -5,13 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from vitals.activations import store
+from vitals.activations import linking, store
 from vitals.activations.extract import Extracted, Machine, Subject, extract
 from vitals.activations.layout import Settings
 from vitals.data import images as image_lists
 from vitals.errors import VitalsError
 from vitals.models import build
 from vitals.provenance import versions
+from vitals.reuse import FINGERPRINT, fingerprint
+
+# what a pass takes from a model's report; how the weights came about decides nothing
+READ_OF_MODEL = (
+    "built", "classes", "shape", "transform", "weights_digest", "class_names", "class_rows",
+)  # fmt: skip
 
 
 def run(
@@ -22,11 +28,14 @@ def run(
     model: Path,
     shard: Path,
     machine: Machine,
+    studies: Path | None = None,
 ) -> str:
     """Pass a shard's images through a model and store what the taps saw; says what it made.
 
     spec: `settings`, the fields of `layout.Settings`, and `images`, the fingerprint of the shard's
-    rows of the list; data: where the images are; shard: `{number}.zarr`, or its root file.
+    rows of the list; data: where the images are; shard: `{number}.zarr`, or its root file;
+    studies: the folder of all studies, where the same pass may lie and is then linked; None to pass
+    the images in any case.
     Raises VitalsError where the list does not have the rows of the fingerprint.
     """
     shard = shard.parent if shard.name == store.ROOT_FILE else shard
@@ -39,8 +48,16 @@ def run(
         raise VitalsError(f"{images} does not list the images of shard {number}: list them again")
     network, transform, about = build.load(model, model.with_suffix(".json"))
     subject = Subject(model.parent.name, network, transform, *_classes(about))
+    part = listed.rows(rows.start, rows.stop)
     made_from = {
         **provenance,
+        FINGERPRINT: fingerprint(
+            stage="extract",
+            settings={**spec, "images": part.digest},
+            code=provenance["code"],
+            shape=part.shape,
+            model={key: about[key] for key in READ_OF_MODEL},
+        ),
         "model": subject.name,
         "weights_digest": about["weights_digest"],
         "transform": about["transform"],
@@ -50,6 +67,8 @@ def run(
         "versions": versions(),
         "device": str(machine.device),
     }
+    if studies and (twin := linking.link(shard, made_from, studies)):
+        return f"{len(part.table)} images in {shard}: the same pass lies in {twin}, and is linked"
     shard.parent.mkdir(parents=True, exist_ok=True)
     made = extract(subject, listed, number, settings, shard, made_from, machine)
     return f"{_said(made)} in {shard}"

@@ -39,6 +39,7 @@ __all__ = [
     "ShardWriter",
     "new_shard",
     "open_group",
+    "placed",
     "provenance",
     "shards",
     "torn_arrays",
@@ -167,21 +168,31 @@ def new_shard(
     Raises VitalsError where another run is writing it, and where the disk has too little room.
     """
     encoding = encoding or Encoding()
+    with placed(path, expects_bytes or 0) as partial:
+        writer = ShardWriter(partial, encoding)
+        yield writer
+        writer.finish()
+        attributes = {
+            "provenance": {**provenance, **writer.notes},
+            "encoding": asdict(encoding),
+        }
+        recorded = digests(partial, attributes)
+        writer.root.attrs.update({**attributes, DIGESTS: recorded})
+
+
+@contextmanager
+def placed(path: Path, expects_bytes: int) -> Iterator[Path]:
+    """A folder to fill that becomes the shard at `path` when the block ends, or goes again.
+
+    Raises VitalsError as `new_shard` does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with claimed(path):
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        check_space(path.parent, expects_bytes or 0)
+        check_space(path.parent, expects_bytes)
         try:
-            writer = ShardWriter(partial, encoding)
-            yield writer
-            writer.finish()
-            attributes = {
-                "provenance": {**provenance, **writer.notes},
-                "encoding": asdict(encoding),
-            }
-            recorded = digests(partial, attributes)
-            writer.root.attrs.update({**attributes, DIGESTS: recorded})
+            yield partial
             _sync(partial)
             # a stale shard goes, its root file first: what is left of it is never taken as whole
             (path / ROOT_FILE).unlink(missing_ok=True)

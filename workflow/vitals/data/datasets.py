@@ -53,6 +53,7 @@ def has_path(dataset: str) -> bool:
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say which dataset it is, wherever it lies."""
-    keys = ("dataset", *HUB, *COLUMNS)
+    """The settings that say which dataset it is, wherever it lies, of those that its kind has."""
+    of_kind = DATASETS[settings["dataset"]][1]
+    keys = ("dataset", *(key for key in of_kind if key != "path"))
     return {key: settings[key] for key in keys if settings.get(key) is not None}

@@ -1,9 +1,11 @@
 """Digests of the contents of images, and a record that spares computing them twice."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +50,23 @@ def remembered(source: ImageSource, rows: pd.DataFrame, record: Path) -> list[st
         )
         _record({key: known[key] for key in keys}, record)
     return [known[key] for key in keys]
+
+
+def of_file(path: Path, record: Path) -> str:
+    """The digest of a file, which is read once for each size and time of its last change."""
+    found = path.stat()
+    key = f"{path}\n{found.st_size}-{found.st_mtime_ns}"
+    known = _recorded(record)
+    if key not in known:
+        known[key] = _of_stamped(path, key)
+        _record(known, record)
+    return known[key]
+
+
+@lru_cache
+def _of_stamped(path: Path, stamp: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recorded(record: Path) -> dict[str, str]:

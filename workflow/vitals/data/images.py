@@ -147,11 +147,17 @@ def _keep_stamps(table: pd.DataFrame, old: pd.DataFrame, source: ImageSource, re
 
 
 def write(
-    table: pd.DataFrame, path: Path, settings: Mapping[str, Any], spec: str, code: str
+    table: pd.DataFrame,
+    path: Path,
+    settings: Mapping[str, Any],
+    spec: str,
+    code: str,
+    **origin: Mapping[str, str],
 ) -> None:
     """Write a list that `build` made, and in its metadata what it is of and was made from.
 
-    settings: those it was built with; where the images lie is the one thing that is not kept.
+    settings: those it was built with; where the images lie is the one thing that is not kept;
+    origin: what else it was made from, `modules` and `inputs`.
     """
     about = {
         **datasets.identity(settings),
@@ -159,6 +165,7 @@ def write(
         "shape": table.attrs["shape"],
         "spec": spec,
         "code": code,
+        **origin,
     }
     bare = table.copy()
     bare.attrs = {}

@@ -1,6 +1,6 @@
 """Results on disk: one netCDF file each, which knows what it was made from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import xarray as xr
@@ -9,9 +9,15 @@ from vitals.provenance import canonical, versions
 from vitals.whole import whole_file
 
 
-def write(result: xr.Dataset, path: Path, spec: str, code: str) -> None:
-    """Write a result, whole or not at all, with the settings, code and versions behind it."""
-    result = result.assign_attrs(spec=spec, code=code, versions=canonical(versions()))
+def write(
+    result: xr.Dataset, path: Path, spec: str, code: str, **origin: Mapping[str, str]
+) -> None:
+    """Write a result, whole or not at all, with the settings, code and versions behind it.
+
+    origin: what else it was made from, kept as JSON: `modules`, `inputs`.
+    """
+    said = {name: canonical(value) for name, value in origin.items()}
+    result = result.assign_attrs(spec=spec, code=code, versions=canonical(versions()), **said)
     with whole_file(path) as partial:
         result.to_netcdf(partial, engine="h5netcdf")
 

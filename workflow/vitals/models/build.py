@@ -158,7 +158,11 @@ def save(model: nn.Module, about: dict[str, Any], weights: Path, report: Path) -
         "weights_digest": weights_digest(model),
     }
     with whole_file(weights) as partial:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
+        save_file(
+            {name: value.contiguous() for name, value in model.state_dict().items()},
+            partial,
+            {"weights_digest": about["weights_digest"]},  # which they are, without reading them
+        )
     with whole_file(report) as partial:
         partial.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
 

@@ -1,5 +1,6 @@
 """The stages that make a model: trained here, or loaded, from files to files."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import torch
 from vitals import device as devices
 from vitals.data import images as image_lists
 from vitals.data.images import FIT, TEST
+from vitals.errors import VitalsError
 from vitals.models import build, checkpoints, classes, training
 from vitals.models.classes import Classes
 from vitals.provenance import versions
+from vitals.reuse import FINGERPRINT, TAKEN_FROM, elsewhere, fingerprint
 
 
 def train(
@@ -21,13 +24,27 @@ def train(
     data: str | None,
     weights: Path,
     device: str,
+    studies: Path | None = None,
 ) -> str:
     """Train a model of a spec on the images, and write its weights and report; says what it made.
 
     spec: architecture, options, and `training`, the fields of `training.Recipe`; data: where the
-    images are.
+    images are; studies: the folder of all studies, where the same training may lie and is then
+    taken; None to train in any case.
     """
     listed = image_lists.read(images, data)
+    provenance = {
+        **provenance,
+        FINGERPRINT: fingerprint(
+            stage="train",
+            settings={**spec, "images": listed.digest},
+            code=provenance["code"],
+            classes=listed.classes,
+            shape=listed.shape,
+        ),
+    }
+    if studies and (said := _taken(weights, provenance, studies)):
+        return said
     recipe = training.Recipe(**spec["training"])
     chosen = devices.choose(device)
     torch.manual_seed(recipe.seed)
@@ -61,7 +78,7 @@ def load(
 ) -> str:
     """Load the weights of a spec, and write them as the stages below read them; says what it made.
 
-    spec: architecture, options, `weights`, "pretrained" or "file", and `classes`, the names of the
+    spec: architecture, options, `weights`, "pretrained" or a file's digest, and `classes`, the names of the
     classifier's rows or None where the weights say them; weights_file: the file, None for published
     weights. Of the images only their classes and shape are read.
     """
@@ -79,6 +96,25 @@ def load(
         "options": {**checkpoint.options, **kept},
     }
     return _saved(model, about, weights)
+
+
+def _taken(weights: Path, provenance: dict[str, str], studies: Path) -> str | None:
+    """Write a model of the same fingerprint that lies elsewhere; None if there is no whole one.
+
+    It is written anew and not linked: the workflow sets the times of files that it knows, and
+    linked files have one time.
+    """
+    for report in elsewhere(weights.with_suffix(".json"), studies):
+        try:
+            if json.loads(report.read_bytes()).get(FINGERPRINT) != provenance[FINGERPRINT]:
+                continue
+            model, _, about = build.load(report.with_suffix(weights.suffix), report)
+        except (OSError, ValueError, VitalsError):  # torn, or on its way out
+            continue
+        about = {**about, **provenance, TAKEN_FROM: str(report.parent)}
+        said = _saved(model, about, weights)
+        return f"{said}: the same training lies in {report.parent}, and is taken"
+    return None
 
 
 def _about(

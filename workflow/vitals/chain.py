@@ -1,0 +1,88 @@
+"""The chain of a study: every result, what it is made from, and what says so."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitals import origin
+from vitals.catalogue import ALIGNMENT, FIGURES, METRICS
+from vitals.study import Study
+
+FIGURE_KINDS = (".svg", ".png", ".pdf", ".csv")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job of a study.
+
+    stage, name: as for `Study.spec`; model: None for what is of several; outputs: the first says
+    what they were made from; inputs: all files that it is given; read: those of them that are known
+    by their content, by name. The image list is not among these: `spec` says which images are read.
+    """
+
+    stage: str
+    name: str | None
+    model: str | None
+    outputs: tuple[Path, ...]
+    inputs: tuple[Path, ...]
+    read: dict[str, Path]
+
+    @property
+    def label(self) -> str:
+        """The stage, with its metric or figure, or the number of its shard."""
+        named = self.name is not None and self.name != self.model
+        return f"{self.stage} {self.name}" if named else self.stage
+
+
+def chain(study: Study) -> Iterator[Step]:
+    """Every step of a study, each after those that it reads."""
+    images = study.folder / "images.parquet"
+    yield Step("images", None, None, (images,), (), {})
+    for model in study.models:
+        yield from _of_model(study, model, images)
+    metrics = {m: [study.folder / n / "metrics" / f"{m}.nc" for n in study.models] for m in METRICS}
+    compared = {metric: study.folder / "compare" / f"{metric}.nc" for metric in METRICS}
+    for metric, output in compared.items():
+        yield _step("compare", metric, None, (output,), metrics[metric])
+    aligned = study.folder / "compare" / f"{ALIGNMENT}.nc"
+    yield _step(
+        "align", None, None, (aligned,), [s for m in study.models for s in _shards(study, m)]
+    )
+    compared[ALIGNMENT] = aligned
+    for figure in FIGURES.values():
+        outputs = [study.folder / "figures" / f"{figure.name}{kind}" for kind in FIGURE_KINDS]
+        read = [
+            path
+            for metric in figure.metrics
+            for path in ([compared[metric]] if figure.compared else metrics[metric])
+        ]
+        yield _step("figure", figure.name, None, tuple(outputs), read)
+    summary = [study.folder / file for file in ("summary.json", "summary.csv", "differences.csv")]
+    read = [path for paths in metrics.values() for path in paths]
+    yield _step("summary", None, None, tuple(summary), [*read, *compared.values()])
+
+
+def _of_model(study: Study, model: str, images: Path) -> Iterator[Step]:
+    folder = study.folder / model
+    report, weights = folder / "model.json", folder / "model.safetensors"
+    stage = "train" if model in study.trained else "load"
+    yield Step(stage, model, model, (report, weights), (images,), {})
+    shards = _shards(study, model)
+    for number, shard in enumerate(shards):
+        read = origin.names((weights, report), shard)
+        yield Step("extract", str(number), model, (shard,), (images, weights, report), read)
+    for metric in METRICS.values():
+        results = [folder / "metrics" / f"{name}.nc" for name in metric.results]
+        output = folder / "metrics" / f"{metric.name}.nc"
+        yield _step("metric", metric.name, model, (output,), shards if metric.tiers else results)
+
+
+def _shards(study: Study, model: str) -> list[Path]:
+    folder = study.folder / model / "activations"
+    return [folder / f"{number}.zarr" / "zarr.json" for number in study.shards]
+
+
+def _step(
+    stage: str, name: str | None, model: str | None, outputs: tuple[Path, ...], read: list[Path]
+) -> Step:
+    return Step(stage, name, model, outputs, tuple(read), origin.names(read, outputs[0]))
