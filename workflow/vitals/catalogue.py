@@ -13,6 +13,8 @@ STAGE_MODULES = {
     "train": ("vitals.models.stage",),
     "load": ("vitals.models.stage",),
     "extract": ("vitals.activations.stage",),
+    "stream": ("vitals.metrics.streaming",),
+    "merge": ("vitals.metrics.streamed", "vitals.metrics.files"),
     "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
     "align": ("vitals.metrics.alignment", "vitals.metrics.inputs", "vitals.metrics.files"),
     "summary": ("vitals.metrics.summary", "vitals.metrics.files"),
@@ -24,12 +26,16 @@ class Metric:
     """What a metric reads: tiers of the activations, or the results of other metrics.
 
     resampled: whether it resamples the images itself, rather than take the draws of others.
+    reducer: what keeps its values of each image inside a pass, as "module.Class"; besides: the
+    tiers that it then still reads.
     """
 
     name: str
     tiers: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     resampled: bool = True
+    reducer: str | None = None
+    besides: tuple[str, ...] = ()
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -41,11 +47,18 @@ class Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("similarity", tiers=(TOKENS,)),
+        Metric("similarity", tiers=(TOKENS,), reducer="token_similarity.TokenSimilarity"),
         Metric("phases", results=("similarity",)),
-        Metric("position", tiers=(TOKENS,)),
+        Metric(
+            "position", tiers=(TOKENS,), reducer="embedding_norms.EmbeddingNorms", besides=(TOKENS,)
+        ),
         Metric("scrambling", tiers=(TOKENS,)),
-        Metric("attention", tiers=(TOKENS, POOLED)),
+        Metric(
+            "attention",
+            tiers=(TOKENS, POOLED),
+            reducer="attention_measures.AttentionMeasures",
+            besides=(POOLED,),
+        ),
         Metric("collapse", tiers=(POOLED,)),
         Metric("probes", tiers=(POOLED,)),
         Metric("tradeoff", results=("scrambling", "probes"), resampled=False),
@@ -87,9 +100,15 @@ FIGURES = {
 
 
 def modules(stage: str, name: str | None = None) -> tuple[str, ...]:
-    """The modules that a stage runs; name: the metric of "metric", the figure of "figure"."""
+    """The modules that a stage runs; name: as for `Study.spec`."""
     if stage == "metric":
         return METRICS[name].modules
     if stage == "figure":
         return FIGURES[name].modules
+    if stage == "stream":
+        module = METRICS[name.split("/")[0]].reducer.split(".")[0]
+        return (*STAGE_MODULES[stage], f"vitals.metrics.{module}")
+    if stage == "merge":
+        source = ("vitals.metrics.inputs",) if METRICS[name].besides else ()
+        return (*STAGE_MODULES[stage], f"vitals.metrics.{name}", *source)
     return STAGE_MODULES[stage]

@@ -72,14 +72,28 @@ def _of_model(study: Study, model: str, images: Path) -> Iterator[Step]:
         read = origin.names((weights, report), shard)
         yield Step("extract", str(number), model, (shard,), (images, weights, report), read)
     for metric in METRICS.values():
-        results = [folder / "metrics" / f"{name}.nc" for name in metric.results]
         output = folder / "metrics" / f"{metric.name}.nc"
+        if metric.name in study.streamed:
+            parts = _streamed(study, model, metric.name)
+            for number, part in enumerate(parts):
+                read = origin.names((weights, report), part)
+                inputs = (images, weights, report)
+                yield Step("stream", f"{metric.name}/{number}", model, (part,), inputs, read)
+            besides = shards if metric.besides else []
+            yield _step("merge", metric.name, model, (output,), [*parts, *besides])
+            continue
+        results = [folder / "metrics" / f"{name}.nc" for name in metric.results]
         yield _step("metric", metric.name, model, (output,), shards if metric.tiers else results)
 
 
 def _shards(study: Study, model: str) -> list[Path]:
     folder = study.folder / model / "activations"
     return [folder / f"{number}.zarr" / "zarr.json" for number in study.shards]
+
+
+def _streamed(study: Study, model: str, metric: str) -> list[Path]:
+    folder = study.folder / model / "streamed" / metric
+    return [folder / f"{number}.nc" for number in study.shards]
 
 
 def _step(

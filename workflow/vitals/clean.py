@@ -19,12 +19,12 @@ from vitals.errors import VitalsError
 from vitals.study import Study
 
 ARTIFACTS = Path("artifacts")
-OF_ANY_MODEL = {"model.safetensors", "model.json", "activations", "metrics", "logs"}
+OF_ANY_MODEL = {"model.safetensors", "model.json", "activations", "metrics", "streamed", "logs"}
 OF_A_STUDY = {"figures", "compare", "logs", "decoded"}
 FIGURE_FILES = (".svg", ".png", ".pdf", ".csv")
 PARTIAL = ".partial"
 AT_WORK = 3600  # seconds since its last change in which a partial file may still be written
-DEPTHS = ("", "*/", "*/*/")  # at which jobs write, below the folder of a study
+DEPTHS = ("", "*/", "*/*/", "*/*/*/")  # at which jobs write, below the folder of a study
 BLOCK = 512  # bytes of a block of `st_blocks`
 
 
@@ -149,7 +149,8 @@ def _of_models(folder: Path, needed: dict[str, int]) -> Iterator[Unneeded]:
         if model.name not in needed:
             yield Unneeded(model, "a model that no study names")
             continue
-        for shard in sorted(model.glob("activations/[0-9]*.zarr")):
+        shards = (*model.glob("activations/[0-9]*.zarr"), *model.glob("streamed/*/[0-9]*.nc"))
+        for shard in sorted(shards):
             if shard.stem.isdecimal() and int(shard.stem) >= needed[model.name]:
                 yield Unneeded(shard, "a shard beyond the last image")
         yield from _former(model / "metrics", (".nc",), METRICS)

@@ -54,15 +54,21 @@ def _parser() -> argparse.ArgumentParser:
         _add_device(model)
 
     extract = _stage(stages, "extract", _extract, "pass a shard of images and store the taps")
-    extract.add_argument("--images", type=Path, required=True, help="images.parquet")
-    extract.add_argument("--model", type=Path, required=True, help="model.safetensors")
     extract.add_argument("--output", type=Path, required=True, help="activations/{shard}.zarr")
-    extract.add_argument("--batch", type=int, help="images of a pass; as memory allows without")
-    extract.add_argument("--workers", type=int, default=1, help="threads that prepare images")
-    extract.add_argument("--decoded", type=Path, help="folder where prepared images are kept")
-    _add_data(extract)
+    _add_pass(extract)
     _add_studies(extract)
-    _add_device(extract)
+
+    stream = _stage(stages, "stream", _stream, "pass a shard of images through a metric")
+    stream.add_argument("name", help=", ".join(m.name for m in METRICS.values() if m.reducer))
+    stream.add_argument("--output", type=Path, required=True, help="streamed/{metric}/{shard}.nc")
+    _add_pass(stream)
+
+    merge = _stage(stages, "merge", _merge, "make a metric of what passes of its own have found")
+    merge.add_argument("name", help=", ".join(m.name for m in METRICS.values() if m.reducer))
+    merge.add_argument("--streamed", type=Path, nargs="+", required=True,
+                       help="streamed/{metric}/{shard}.nc, all of a model")  # fmt: skip
+    merge.add_argument("--activations", type=Path, nargs="*", default=[], help="shards of a model")
+    merge.add_argument("--output", type=Path, required=True, help="{metric}.nc")
 
     metric = _stage(stages, "metric", _metric, "reduce stored activations to a metric")
     metric.add_argument("name", help=", ".join(METRICS))
@@ -125,6 +131,16 @@ def _stage(stages: Any, name: str, run: Any, text: str) -> argparse.ArgumentPars
     return stage
 
 
+def _add_pass(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--images", type=Path, required=True, help="images.parquet")
+    stage.add_argument("--model", type=Path, required=True, help="model.safetensors")
+    stage.add_argument("--batch", type=int, help="images of a pass; as memory allows without")
+    stage.add_argument("--workers", type=int, default=1, help="threads that prepare images")
+    stage.add_argument("--decoded", type=Path, help="folder where prepared images are kept")
+    _add_data(stage)
+    _add_device(stage)
+
+
 def _add_data(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--data", help="where the images are, for a dataset with a path")
 
@@ -176,17 +192,45 @@ def _model_inputs(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _extract(options: argparse.Namespace) -> str:
-    from vitals import device
     from vitals.activations import stage
-    from vitals.activations.extract import Machine
 
-    machine = Machine(
-        device.choose(options.device), options.batch, options.workers, options.decoded
-    )
     return stage.run(
         options.spec, _provenance(options), options.images, options.data, options.model,
-        options.output, machine, options.studies,
+        options.output, _machine(options), options.studies,
     )  # fmt: skip
+
+
+def _stream(options: argparse.Namespace) -> str:
+    from vitals.metrics import streaming
+
+    module, reducer = _reducer(options).split(".")
+    return streaming.run(
+        getattr(import_module(f"vitals.metrics.{module}"), reducer), options.spec,
+        _provenance(options), options.images, options.data, options.model, options.output,
+        _machine(options),
+    )  # fmt: skip
+
+
+def _merge(options: argparse.Namespace) -> str:
+    from vitals.metrics import inputs, streamed
+
+    _reducer(options)
+    besides = inputs.of_tiers(options.activations, METRICS[options.name].besides)
+    finish = import_module(f"vitals.metrics.{options.name}").finish
+    found = finish(streamed.read(options.streamed), **besides, **options.spec)
+    return _written(options, found)
+
+
+def _reducer(options: argparse.Namespace) -> str:
+    streamable = {name: metric.reducer for name, metric in METRICS.items() if metric.reducer}
+    return _known("metric that can be streamed", options.name, streamable)
+
+
+def _machine(options: argparse.Namespace) -> Any:
+    from vitals import device
+    from vitals.activations.passing import Machine
+
+    return Machine(device.choose(options.device), options.batch, options.workers, options.decoded)
 
 
 def _metric(options: argparse.Namespace) -> str:
@@ -202,6 +246,12 @@ def _metric(options: argparse.Namespace) -> str:
         found = compute(**inputs.of_activations(options.activations, metric.tiers), **options.spec)
     else:
         found = compute(results.joined(files.read_by_metric(options.results)), **options.spec)
+    return _written(options, found)
+
+
+def _written(options: argparse.Namespace, found: Any) -> str:
+    from vitals.metrics import files, results
+
     files.write(found, options.output, **_provenance(options))
     absent = "".join(f"; {name} absent: {why}" for name, why in results.absences(found).items())
     return f"{options.name} in {options.output}{absent}"
@@ -336,7 +386,8 @@ def _inputs(options: argparse.Namespace) -> dict[str, Path]:
 
     given = vars(options)
     files = [*(given.get("results") or [])]
-    if options.stage == "extract":
+    files += given.get("streamed") or []
+    if options.stage in ("extract", "stream"):
         files += [options.model, options.model.with_suffix(".json")]
     if given.get("activations"):
         from vitals.activations.shards import ROOT_FILE, shards

@@ -51,9 +51,11 @@ def verdict(study: Study, planned: pd.DataFrame) -> str:
             f"the activations take {needed:.1f} GB, {study.folder} has {free:.1f} GB free: take "
             "fewer token_images, or another disk"
         )
+    passes = ", ".join(study.streamed)
     return (
         f"{len(study.listing)} images, {needed:.2f} GB of {free:.0f} GB free, "
         f"{planned['minutes'].sum():.1f} minutes one after the other"
+        + (f", and a further pass of all images for each of {passes}" if passes else "")
     )
 
 

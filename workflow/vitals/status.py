@@ -40,7 +40,8 @@ def count(judged: Sequence[Verdict]) -> str:
 
 
 def _row(step: Step) -> tuple[str, str]:
-    return step.model or ALL, "extract" if step.stage == "extract" else step.label
+    shards = step.stage in ("extract", "stream")
+    return step.model or ALL, step.label.rstrip("/0123456789 ") if shards else step.label
 
 
 def _said(found: list[Verdict]) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from vitals.provenance import canonical, code_digest, digest_of
 SCHEMA = Path(__file__).parents[1] / "schemas" / "study.yaml"
 # What is the machine's: where the data lies and how the work is done change no result.
 MACHINE = ("path", "keep_decoded", "skip_unreadable", "batch")
+STREAM = "stream"
+# What of the activations decides what a metric sees inside a pass.
+PASSED = ("shard_images", "attention", "sub_blocks", "precision", "skip_unreadable")
 
 
 class Study:
@@ -40,12 +44,16 @@ class Study:
         self.models: dict[str, dict[str, Any]] = self.settings["models"]
         for name, model in self.models.items():
             _check_model(name, model)
+        _check_streaming(self.settings["activations"])
         self.folder = artifacts / self.name
         frozen = self.folder / "images.parquet"
         previous = frozen if frozen.is_file() else None
         self.listing = images.listed(self.settings["images"], previous)
         self._frozen = None if previous is None else images.read(previous)
         self._codes: dict[tuple[str, ...], str] = {}
+        # the jobs of every model ask for the same
+        self._read_by_shard = cache(self._read_by_shard)
+        self._is_frozen = cache(self._is_frozen)
 
     @property
     def trained(self) -> list[str]:
@@ -92,11 +100,22 @@ class Study:
         """The shards that the image list makes."""
         return range(-(-len(self.listing) // self.settings["activations"]["shard_images"]))
 
+    @property
+    def streamed(self) -> list[str]:
+        """The metrics that are computed inside passes of their own, and not from stored tokens."""
+        streams = self.settings["activations"]["tokens"] == STREAM
+        return [metric.name for metric in METRICS.values() if streams and metric.reducer]
+
+    @property
+    def streamed_besides(self) -> list[str]:
+        """Those of them that read stored activations besides."""
+        return [name for name in self.streamed if METRICS[name].besides]
+
     def spec(self, stage: str, name: str | None = None) -> str:
         """Canonical JSON of just the settings that a stage reads.
 
-        name: the model of "train" and "load", the shard of "extract", the metric of "metric" and
-        "compare", the figure of "figure".
+        name: the model of "train" and "load", the shard of "extract", the metric of "metric",
+        "merge" and "compare", "{metric}/{shard}" of "stream", the figure of "figure".
         """
         return canonical(self._read_by(stage, name))
 
@@ -114,11 +133,11 @@ class Study:
             case "images":
                 chosen = {key: settings["images"][key] for key in ("test_share", "seed", "limit")}
                 named = datasets.identity(settings["images"])
-                return {**named, **chosen, "listing": self._listed()}
+                return {**named, **chosen, "listing": self._listed}
             case "train":
                 model = self.models[name]
                 recipe = {**settings["training"], **model["training"]}
-                return {**_built(model), "training": recipe, "images": self._listed()}
+                return {**_built(model), "training": recipe, "images": self._listed}
             case "load":
                 model = self.models[name]
                 return {
@@ -129,6 +148,14 @@ class Study:
                 }
             case "extract":
                 return self._read_by_shard(int(name))
+            case "stream":
+                metric, shard = name.split("/")
+                read = self._read_by_shard(int(shard))
+                passed = {key: self.kept[key] for key in PASSED}
+                of_metric = settings["metrics"][metric]
+                return {"settings": passed, "images": read["images"], "metric": of_metric}
+            case "merge":
+                return bootstrap
             case "metric":
                 own = settings["metrics"][name]
                 return {**own, **bootstrap} if METRICS[name].resampled else own
@@ -146,7 +173,8 @@ class Study:
     def kept(self) -> dict[str, Any]:
         """What is kept of a pass, and how: the fields of `activations.layout.Settings`."""
         skip = self.settings["images"]["skip_unreadable"]
-        return {**_without(self.settings["activations"], MACHINE), "skip_unreadable": skip}
+        activations = _without(self.settings["activations"], (*MACHINE, "tokens"))
+        return {**activations, "skip_unreadable": skip}
 
     def _read_by_shard(self, shard: int) -> dict[str, Any]:
         """What is kept and how, and the shard's own images: others make nothing of it stale.
@@ -174,11 +202,13 @@ class Study:
         if stage == "load":
             described = {"classes": self._frozen.classes, "shape": self._frozen.shape}
             return canonical(described) == canonical(self.listing.attrs)
-        rows = slice(None)
         if stage == "extract":
             size = self.settings["activations"]["shard_images"]
-            rows = slice(int(name) * size, (int(name) + 1) * size)
-        frozen, listing = self._frozen.table.iloc[rows], self.listing.iloc[rows]
+            return self._is_frozen(int(name) * size, (int(name) + 1) * size)
+        return self._is_frozen(0, None)
+
+    def _is_frozen(self, start: int, stop: int | None) -> bool:
+        frozen, listing = self._frozen.table.iloc[start:stop], self.listing.iloc[start:stop]
         return images.fingerprint(frozen) == images.fingerprint(listing)
 
     def _weights_read(self, model: str) -> str:
@@ -187,12 +217,21 @@ class Study:
             return digests.of_file(Path(file), self.folder / ".weights.stamps")
         return self.models[model]["weights"]
 
+    @cached_property
     def _listed(self) -> str:
         return images.fingerprint(self.listing)
 
 
 def _without(settings: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _check_streaming(activations: Mapping[str, Any]) -> None:
+    if activations["tokens"] == STREAM and activations["token_images"] is None:
+        raise VitalsError(
+            "activations.tokens = 'stream' needs activations.token_images: of how many images of "
+            "each split tokens are kept, for the metrics that read them several times (say 512)"
+        )
 
 
 def _class_names(file: str | None) -> list[str] | None:

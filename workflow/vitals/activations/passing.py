@@ -58,9 +58,8 @@ class Machine:
 class Passing(Generic[Kept]):
     """Some images through a model, of which each batch is kept by a `Pass` of its own.
 
-    keep: makes what keeps a batch; shown: places in a batch of the images whose attention is kept
-    head by head; precision: "float32", or "bfloat16" for autocast; skip_unreadable: whether an
-    image that cannot be read is left out.
+    precision: "float32", or "bfloat16" for autocast; skip_unreadable: whether an image that cannot
+    be read is left out.
     """
 
     def __init__(
@@ -89,6 +88,8 @@ class Passing(Generic[Kept]):
     ) -> Iterator[Kept]:
         """What each batch has left, in order; the first batch proves that the view is right.
 
+        keep: makes what keeps a batch; shown: places in a batch of the images whose attention is
+        kept head by head.
         Raises VitalsError, with the model's name, for one whose taps cannot be trusted, for an
         image that cannot be read, and where none could.
         """
@@ -99,7 +100,9 @@ class Passing(Generic[Kept]):
         fitting = Fitting(size)
         read = ahead(batches(self._prepared(), size, device))
         for batch in progress(read, f"{what} {name}", total=-(-count // size)):
-            for part, kept in fitting(lambda part: self._pass(part, keep(part), taps, shown), batch):
+            for part, kept in fitting(
+                lambda part: self._pass(part, keep(part), taps, shown), batch
+            ):
                 self.stored[part.places] = True
                 yield kept
         if not self.stored.any():

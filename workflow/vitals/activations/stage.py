@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vitals.activations import linking, store
-from vitals.activations.extract import Extracted, Machine, Subject, extract
+from vitals.activations.extract import Extracted, Machine, extract
 from vitals.activations.layout import Settings
-from vitals.data import images as image_lists
+from vitals.activations.opened import opened
 from vitals.errors import VitalsError
-from vitals.models import build
 from vitals.provenance import versions
 from vitals.reuse import FINGERPRINT, fingerprint
 
@@ -42,41 +39,28 @@ def run(
     if not (shard.suffix == ".zarr" and shard.stem.isdecimal()):
         raise VitalsError(f"{shard} is no name of a shard: expected 0.zarr, 1.zarr, ...")
     settings, number = Settings(**spec["settings"]), int(shard.stem)
-    listed = image_lists.read(images, data)
-    rows = slice(number * settings.shard_images, (number + 1) * settings.shard_images)
-    if image_lists.fingerprint(listed.table.iloc[rows]) != spec["images"]:
-        raise VitalsError(f"{images} does not list the images of shard {number}: list them again")
-    network, transform, about = build.load(model, model.with_suffix(".json"))
-    subject = Subject(model.parent.name, network, transform, *_classes(about))
-    part = listed.rows(rows.start, rows.stop)
+    found = opened(spec, images, data, model, number)
+    part, about = found.part, found.about
     made_from = {
         **provenance,
         FINGERPRINT: fingerprint(
             stage="extract",
             settings={**spec, "images": part.digest},
-            code=provenance["code"],
+            code=provenance.get("code", ""),
             shape=part.shape,
             model={key: about[key] for key in READ_OF_MODEL},
         ),
-        "model": subject.name,
-        "weights_digest": about["weights_digest"],
+        **found.origin,
         "transform": about["transform"],
         "images": spec["images"],
-        "start": rows.start,
-        "stop": min(rows.stop, len(listed.table)),
         "versions": versions(),
         "device": str(machine.device),
     }
     if studies and (twin := linking.link(shard, made_from, studies)):
         return f"{len(part.table)} images in {shard}: the same pass lies in {twin}, and is linked"
     shard.parent.mkdir(parents=True, exist_ok=True)
-    made = extract(subject, listed, number, settings, shard, made_from, machine)
+    made = extract(found.subject, found.listed, number, settings, shard, made_from, machine)
     return f"{_said(made)} in {shard}"
-
-
-def _classes(about: dict[str, Any]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
-    names, rows = about["class_names"], about["class_rows"]
-    return names and tuple(names), None if rows is None else np.array(rows)
 
 
 def _said(made: Extracted) -> str:

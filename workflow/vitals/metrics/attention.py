@@ -12,20 +12,13 @@
 (5.0, 1.0, 0.0)
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-import torch
 import xarray as xr
 
-from vitals.activations import attention as maps
-from vitals.activations.attention import TokenRoles
-from vitals.errors import VitalsError
 from vitals.metrics import axes, bootstrap
-from vitals.metrics.accelerator import float64_device
+from vitals.metrics.attention_measures import CLS_PATCH_COSINE, AttentionMeasures, roles_of
+from vitals.metrics.reducer import over_attention, over_tokens
 from vitals.metrics.results import PAPER, RECONSTRUCTED, absences, describe, mark_absent
-from vitals.metrics.token_batches import batches
-from vitals.progress import progress
 
 NAMED = f"{PAPER}, [CLS] centrality and attention consensus; the formula is a stated choice"
 DISTANCE = "Dosovitskiy et al. 2021, Figure 7, over patches alone"
@@ -59,12 +52,6 @@ MARGINALIZATION = {
     "marginalization_max_depth": ("block where patches look most at [CLS]", "block"),
     "marginalization_min_depth": ("block where patches look least at [CLS]", "block"),
 }
-CLS_PATCH_COSINE = "cosine between [CLS] and the mean patch token"
-
-# float16 rounds each probability by at most 2⁻¹¹ of itself, and so a row's sum by less than this
-ROW_SUM_TOLERANCE = 2e-3
-# float64 numbers of attention in memory at a time, 32 MiB (and a few working copies)
-NUMBERS_PER_BLOCK = 2**22
 
 
 def compute(
@@ -103,21 +90,44 @@ def compute(
     float64, on the accelerator, if there is one; it agrees with the CPU to 1e-9.
     Source: arXiv 2511.21635 names the quantities; the formulas are stated choices.
     """
-    absent = _why_no_attention(dataset)
-    axes.require(dataset, "token_kind", *([] if absent else ["attention"]))
-    roles = _roles(dataset)
-    interval = (bootstrap_samples, bootstrap_seed)
-    result = xr.Dataset(
-        coords={**_block_coordinates(dataset), **axes.image_coordinates(dataset)},
-        attrs={"tokens": roles.tokens, "patches": len(roles.patches), "damping": damping},
+    axes.require(dataset, "token_kind", *([] if _why_no_attention(dataset) else ["attention"]))
+    reducer = AttentionMeasures(dataset, damping=damping)
+    if "attention" in dataset:
+        over_attention(reducer, dataset["attention"], "attention")
+    if reducer.taken.size and "tokens" in dataset:
+        over_tokens(reducer, dataset["tokens"], "[CLS] and patches")
+    return finish(
+        reducer.finish(dataset),
+        pooled=pooled,
+        bootstrap_samples=bootstrap_samples,
+        bootstrap_seed=bootstrap_seed,
     )
-    if absent is None:
-        _add_maps(result, dataset["attention"], roles, damping, *interval)
-        _add_marginalization(result, *interval)
-    else:
+
+
+def finish(
+    values: xr.Dataset,
+    *,
+    pooled: xr.Dataset | None = None,
+    bootstrap_samples: int = 1000,
+    bootstrap_seed: int = 0,
+) -> xr.Dataset:
+    """The result of `compute` from the values of each image that `AttentionMeasures` has found."""
+    roles, interval = roles_of(values), (bootstrap_samples, bootstrap_seed)
+    result = xr.Dataset(
+        coords={**_block_coordinates(values), **axes.image_coordinates(values)},
+        attrs={
+            "tokens": roles.tokens,
+            "patches": len(roles.patches),
+            "damping": values.attrs["damping"],
+        },
+    )
+    if absent := absences(values).get("attention"):
         for name in (*VARIABLES, *MARGINALIZATION):
             mark_absent(result, name, absent)
-    _add_cls_patch_cosine(result, dataset, roles, *interval)
+    else:
+        _add_maps(result, values, *interval)
+        _add_marginalization(result, *interval)
+    _add_cls_patch_cosine(result, values, *interval)
     if roles.cls is None:
         of_cls = [name for name in VARIABLES if "cls" in name]
         for name in (*of_cls, *MARGINALIZATION, "cls_patch_cosine"):
@@ -132,106 +142,19 @@ def _why_no_attention(dataset: xr.Dataset) -> str | None:
     return None if "attention" in dataset else absences(dataset).get("attention")
 
 
-def _roles(dataset: xr.Dataset) -> TokenRoles:
-    kinds = dataset["token_kind"].values
-    if "attention" in dataset:
-        queries, keys = dataset.sizes["query"], dataset.sizes["key"]
-        if not len(kinds) == queries == keys:
-            raise VitalsError(
-                f"attention needs a query and a key for each of {len(kinds)} tokens, "
-                f"found {queries} × {keys}"
-            )
-    placed = "row" in dataset.coords and "column" in dataset.coords
-    place = (dataset["row"].values, dataset["column"].values) if placed else ()
-    return TokenRoles.of(kinds, *place)
-
-
 def _block_coordinates(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     return {str(name): c for name, c in dataset.coords.items() if c.dims == ("block",)}
 
 
-def _add_maps(
-    result: xr.Dataset,
-    attention: xr.DataArray,
-    roles: TokenRoles,
-    damping: float,
-    samples: int,
-    seed: int,
-) -> None:
-    for name, array in _image_values(attention, roles, damping).items():
-        long_name, units, source = VARIABLES[name]
+def _add_maps(result: xr.Dataset, values: xr.Dataset, samples: int, seed: int) -> None:
+    for name, (long_name, units, source) in VARIABLES.items():
+        if name not in values:
+            continue
+        array = xr.DataArray(values[name].values, dims=("block", "image"))
         result[name] = describe(array, long_name, units, RECONSTRUCTED, source)
         bootstrap.add_interval(result, name, bootstrap.mean_draws(array, samples, seed))
-    if roles.row is None:
+    if "distance" not in values:
         mark_absent(result, "distance", "the patches have no row and column")
-
-
-def _image_values(
-    attention: xr.DataArray, roles: TokenRoles, damping: float
-) -> dict[str, xr.DataArray]:
-    """Each measure (block, image), in the order of `VARIABLES`."""
-    where, blocks = float64_device(), []
-    roles = roles.to(where)
-    # how much of what each token holds came from the input [CLS]
-    shape = attention.sizes["image"], attention.sizes["key"]
-    reached = torch.zeros(shape, dtype=torch.float64, device=where)
-    if roles.cls is not None:
-        reached[:, roles.cls] = 1
-    for index in progress(range(attention.sizes["block"]), "attention"):
-        parts = []
-        for images, probabilities in _probabilities(attention.isel(block=index)):
-            values = _map_values(probabilities, roles, damping)
-            if roles.cls is not None:
-                reached[images] = _roll(reached[images], probabilities)
-                values["rollout_cls"] = maps.patch_share(reached[images], roles)
-            parts.append(values)
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        blocks.append({name: values.cpu().numpy() for name, values in joined.items()})
-    return {
-        name: xr.DataArray(np.stack([b[name] for b in blocks]), dims=("block", "image"))
-        for name in VARIABLES
-        if name in blocks[0]
-    }
-
-
-def _probabilities(attention: xr.DataArray) -> Iterator[tuple[slice, torch.Tensor]]:
-    """One block's maps (image, query, key) in float64, without the rounding of their storage."""
-    images_per_block = max(1, NUMBERS_PER_BLOCK // attention.sizes["key"] ** 2)
-    ordered = attention.transpose("image", "query", "key")
-    for images, values in axes.image_blocks(ordered, images_per_block):
-        rows = torch.from_numpy(values).to(float64_device()).double()
-        total = rows.sum(dim=-1, keepdim=True)
-        error = (total - 1).abs().amax()
-        if not error <= ROW_SUM_TOLERANCE or rows.amin() < 0:
-            worst = total.flatten()[(total - 1).abs().argmax()].item()
-            raise VitalsError(
-                f"attention of {_name(attention)} must be probabilities that sum to 1 over key, "
-                f"found a row that sums to {worst:.6g}, smallest entry {rows.amin().item():.3g}; "
-                "are query and key swapped?"
-            )
-        yield images, rows / total
-
-
-def _name(attention: xr.DataArray) -> str:
-    return f"block {attention['block'].item()}" if "block" in attention.coords else "a block"
-
-
-def _map_values(
-    probabilities: torch.Tensor, roles: TokenRoles, damping: float
-) -> dict[str, torch.Tensor]:
-    values = maps.head_summaries(probabilities, roles)
-    # LAPACK's, because accelerators are slow at eigenvalues of small matrices without symmetry
-    gap = maps.consensus_gap(probabilities.cpu())
-    values["consensus_gap"] = gap.to(probabilities.device)
-    if roles.cls is not None:
-        values["cls_pagerank"] = maps.cls_pagerank(probabilities, roles, damping)
-        values["cls_stationary"] = maps.cls_stationary(probabilities, roles)
-    return values
-
-
-def _roll(reached: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-    """Ã·reached (image, token), Ã = ½A + ½I: of the rollout only its column [CLS] is formed."""
-    return (reached + (probabilities @ reached[..., None])[..., 0]) / 2
 
 
 def _add_marginalization(result: xr.Dataset, samples: int, seed: int) -> None:
@@ -259,30 +182,16 @@ def _slope(curve: xr.DataArray) -> xr.DataArray:
     return (curve * xr.DataArray(x / (x @ x), dims="block")).sum("block")
 
 
-def _add_cls_patch_cosine(
-    result: xr.Dataset, dataset: xr.Dataset, roles: TokenRoles, samples: int, seed: int
-) -> None:
-    name = "cls_patch_cosine"
-    if roles.cls is None:
-        return
-    if "tokens" not in dataset:
+def _add_cls_patch_cosine(result: xr.Dataset, values: xr.Dataset, samples: int, seed: int) -> None:
+    name = CLS_PATCH_COSINE
+    if name not in values:
         mark_absent(result, name, "the dataset holds no tokens")
         return
-    every = np.arange(dataset.sizes["token"])
-    taps = (dataset["tokens"].isel(layer=layer) for layer in range(dataset.sizes["layer"]))
-    values = [np.concatenate([_cls_cosine(x, roles) for x in batches(t, every)]) for t in taps]
-    array = xr.DataArray(np.stack(values), dims=("layer", "image"))
-    array = array.assign_coords(axes.layer_coordinates(dataset))
-    result[name] = describe(array, CLS_PATCH_COSINE, "1", RECONSTRUCTED, NAMED)
+    array = xr.DataArray(values[name].values, dims=("layer", "image"))
+    array = array.assign_coords(axes.layer_coordinates(values))
+    long_name = "cosine between [CLS] and the mean patch token"
+    result[name] = describe(array, long_name, "1", RECONSTRUCTED, NAMED)
     bootstrap.add_interval(result, name, bootstrap.mean_draws(result[name], samples, seed))
-
-
-def _cls_cosine(x: torch.Tensor, roles: TokenRoles) -> np.ndarray:
-    """cos([CLS], mean patch) of each image, from its tokens x (image, token, channel)."""
-    patch = x[:, roles.patches.to(x.device)].mean(dim=1, dtype=torch.float64)  # (image, channel)
-    hub = x[:, roles.cls].double()
-    norms = hub.norm(dim=-1) * patch.norm(dim=-1)
-    return torch.where(norms > 0, (hub * patch).sum(dim=-1) / norms, torch.nan).cpu().numpy()
 
 
 def _add_heads(result: xr.Dataset, pooled: xr.Dataset, samples: int, seed: int) -> None:

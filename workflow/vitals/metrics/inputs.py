@@ -14,7 +14,12 @@ OPEN = {"tokens": open_tokens, "pooled": open_pooled}
 def of_activations(paths: Sequence[Path], tiers: Sequence[str]) -> dict[str, xr.Dataset]:
     """The tiers of a model, the first as `dataset`, any other under its own name."""
     first, *others = tiers
-    return {"dataset": OPEN[first](paths), **{tier: OPEN[tier](paths) for tier in others}}
+    return {"dataset": OPEN[first](paths), **of_tiers(paths, others)}
+
+
+def of_tiers(paths: Sequence[Path], tiers: Sequence[str]) -> dict[str, xr.Dataset]:
+    """The tiers of a model, each under its own name."""
+    return {tier: OPEN[tier](paths) for tier in tiers}
 
 
 def of_models(paths: Sequence[Path]) -> dict[str, xr.Dataset]:

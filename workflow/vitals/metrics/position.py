@@ -19,8 +19,9 @@ import torch
 import xarray as xr
 
 from vitals.metrics import axes, bootstrap
+from vitals.metrics.embedding_norms import EMBED, EmbeddingNorms, mean_norms
+from vitals.metrics.reducer import over_tokens
 from vitals.metrics.results import PAPER, PUBLISHED, absences, describe, mark_absent
-from vitals.metrics.token_batches import batches
 
 SOURCE = f"{PAPER}, positional dominance ratio; the protocol is ours"
 # Where positions have been added: before the norm that follows them, where a model has one.
@@ -53,18 +54,43 @@ def compute(
     Source: arXiv 2511.21635, positional dominance ratio; the protocol is ours.
     """
     if "position_embedding" not in dataset:
-        none = "the model adds no position embedding to its tokens"
-        return _without(absences(dataset).get("position_embedding", none))
+        return finish(xr.Dataset(), tokens=dataset)
+    axes.patch_embedding(dataset, "position")
+    reducer = EmbeddingNorms(dataset)
+    embed = dataset["layer"].values.tolist().index(EMBED)
+    over_tokens(reducer, dataset["tokens"].isel(layer=[embed]), "position")
+    return finish(
+        reducer.finish(dataset),
+        tokens=dataset,
+        bootstrap_samples=bootstrap_samples,
+        bootstrap_seed=bootstrap_seed,
+    )
 
-    tokens, patches = axes.patch_embedding(dataset, "position")
-    position = dataset["position_embedding"].transpose("token", "channel").isel(token=patches)
+
+def finish(
+    values: xr.Dataset,
+    *,
+    tokens: xr.Dataset,
+    bootstrap_samples: int = 1000,
+    bootstrap_seed: int = 0,
+) -> xr.Dataset:
+    """The result of `compute` from the values of each image that an `EmbeddingNorms` has found.
+
+    tokens: the token tier, of these images or others: the position embedding, and whether it is
+    what is added.
+    """
+    if "position_embedding" not in tokens:
+        none = "the model adds no position embedding to its tokens"
+        return _without(absences(tokens).get("position_embedding", none))
+
+    embedding, patches = axes.patch_embedding(tokens, "position")
+    position = tokens["position_embedding"].transpose("token", "channel").isel(token=patches)
     position = position.values.astype(np.float64)
-    if reason := _not_added(dataset, tokens, patches, position):
+    if reason := _not_added(tokens, embedding, patches, position):
         return _without(reason)
 
-    position_norms = _mean_norms(torch.from_numpy(position[None]))  # (variable, 1)
-    every = np.arange(patches.size)
-    norms = np.concatenate([_mean_norms(x) for x in batches(tokens, every)], axis=1)
+    position_norms = mean_norms(torch.from_numpy(position[None])).numpy()  # (variable, 1)
+    norms = np.stack([values[name].values for name in ("norm", "centred_norm")])
     norms = xr.DataArray(norms, dims=("variable", "image"))
 
     result = xr.Dataset()
@@ -113,14 +139,3 @@ def _not_added(
         f"tap '{taps[0]}' is not tap 'embed' plus the position embedding: they differ by "
         f"{missed:.3g} a token, whose norm is {size:.3g}"
     )
-
-
-def _mean_norms(x: torch.Tensor) -> np.ndarray:
-    """Mean token norm of each image, as it is and centred: (variable, image).
-
-    x (image, token, channel), in float64, or centring would leave rounding of what tokens share.
-    """
-    x = x.double()
-    centred = x - x.mean(dim=1, keepdim=True)
-    norms = [torch.linalg.vector_norm(v, dim=2).mean(dim=1) for v in (x, centred)]
-    return torch.stack(norms).cpu().numpy()

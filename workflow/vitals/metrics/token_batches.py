@@ -21,15 +21,27 @@ def batches(tokens: xr.DataArray, taken: np.ndarray) -> Iterator[torch.Tensor]:
     of the store is read once, and what is cast is a small part of it.
     Raises VitalsError for a number that is not finite.
     """
-    ordered = tokens.transpose("image", "token", "channel")
     where, chosen = float64_device(), _as_slice(taken)
-    numbers = NUMBERS_ON_CPU if where.type == "cpu" else NUMBERS_ON_ACCELERATOR
-    images = max(1, numbers // (taken.size * ordered.sizes["channel"]))
-    for _, values in axes.image_blocks(ordered):
+    for _, values in axes.image_blocks(tokens.transpose("image", "token", "channel")):
         stored = torch.from_numpy(np.require(values[:, chosen], requirements="W"))
-        dtype = torch.promote_types(stored.dtype, torch.float32)
-        for part in stored.split(images):
-            yield part.to(where).to(dtype)
+        yield from _few_images(stored, where)
+
+
+def of_state(state: torch.Tensor, taken: np.ndarray) -> Iterator[torch.Tensor]:
+    """The same of a state (image, token, channel) that a pass has on its device."""
+    where = torch.device("cpu") if state.device.type == "mps" else state.device
+    chosen = _as_slice(taken)
+    if not isinstance(chosen, slice):
+        chosen = torch.from_numpy(chosen).to(state.device)
+    yield from _few_images(state[:, chosen], where)
+
+
+def _few_images(tokens: torch.Tensor, where: torch.device) -> Iterator[torch.Tensor]:
+    numbers = NUMBERS_ON_CPU if where.type == "cpu" else NUMBERS_ON_ACCELERATOR
+    images = max(1, numbers // (tokens.shape[1] * tokens.shape[2]))
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    for part in tokens.split(images):
+        yield part.to(where).to(dtype)
 
 
 def _as_slice(positions: np.ndarray) -> slice | np.ndarray:

@@ -61,9 +61,9 @@ def fit(
     """The best of the family for each penalty, by alternating least squares over all its parts.
 
     At the middle penalty two starts race: tokens mixed with unchanged channels, and a seeded random
-    mixing. From the one with the lower objective all penalties start, each until `stalled` sweeps on
-    end gain less than `tolerance` of the energy of Z: one that gains little may lie on a plateau. On `moments.same_token()` the mixing stays diagonal,
-    and a penalty means nothing.
+    mixing. From the one with the lower objective all penalties start, each until `stalled` sweeps
+    on end gain less than `tolerance` of the energy of Z: one alone may lie on a plateau. On
+    `moments.same_token()` the mixing stays diagonal, and a penalty means nothing.
 
     start (R, N, M): a mixing that all start from, without a race;
     support (N, M): the places that each token may be rebuilt from; all of them where None.

@@ -38,7 +38,7 @@ def train(
         FINGERPRINT: fingerprint(
             stage="train",
             settings={**spec, "images": listed.digest},
-            code=provenance["code"],
+            code=provenance.get("code", ""),
             classes=listed.classes,
             shape=listed.shape,
         ),
@@ -78,9 +78,9 @@ def load(
 ) -> str:
     """Load the weights of a spec, and write them as the stages below read them; says what it made.
 
-    spec: architecture, options, `weights`, "pretrained" or a file's digest, and `classes`, the names of the
-    classifier's rows or None where the weights say them; weights_file: the file, None for published
-    weights. Of the images only their classes and shape are read.
+    spec: architecture, options, `weights`, "pretrained" or a file's digest, and `classes`, the
+    names of the classifier's rows or None where the weights say them; weights_file: the file, None
+    for published weights. Of the images only their classes and shape are read.
     """
     listed = image_lists.read(images, None)
     chosen = devices.choose(device)
