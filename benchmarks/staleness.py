@@ -52,7 +52,7 @@ def outcome(folder, study, change):
     try:
         return told(dry_runs.stale(folder, settings))
     except WorkflowError:
-        return "refused: it has no such setting"
+        return "refused"
 
 
 def outcomes(folders, place):
@@ -87,7 +87,7 @@ def main():
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     count = sum(map(len, found.values()))
     text = (
-        f"# What a change makes stale\n\n{count} dry runs, {seconds / count:.2f} s each. A "
+        f"# What a change makes stale\n\n{count} dry runs, {seconds / count:.1f} s each. A "
         'setting of a model is one of "vit", which is trained here; "(9)": so many jobs.\n'
         f"\n{table}\n\nRepeat: `python benchmarks/staleness.py`.\n"
     )

@@ -99,22 +99,23 @@ def begun(workflow, place, log):
     return (results(workflow) / log).exists()
 
 
+def under_way(workflow, place, log):
+    """Half a second has gone since the job was started or last said something."""
+    file = results(workflow) / log
+    return file.exists() and time.time() - file.stat().st_mtime > 0.5
+
+
 def writing(workflow, place, log):
     """The job has a file or a folder open for its result, or has just put it in its place."""
-    folder = (results(workflow) / place).parent
-    folder = folder.parent if folder.suffix == ".zarr" else folder
-    return any(folder.glob(".*.partial")) or written(workflow, place, log)
-
-
-def written(workflow, place, log):
-    """The result, or the first file of several, is there, and nobody has recorded it."""
-    return (results(workflow) / place).exists()
+    file = results(workflow) / place
+    folder = file.parent.parent if file.parent.suffix == ".zarr" else file.parent
+    return file.exists() or any(folder.glob(".*.partial"))
 
 
 INTERRUPTIONS = {
     "Ctrl-C": (signal.SIGINT, begun),
-    "an end of the session": (signal.SIGTERM, writing),
-    "a kill": (signal.SIGKILL, written),
+    "an end of the session": (signal.SIGTERM, under_way),
+    "a kill": (signal.SIGKILL, writing),
 }
 
 

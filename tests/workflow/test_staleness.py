@@ -110,6 +110,7 @@ LEAVES = {
     "training.warmup": (0.4, trained),
     "training.smoothing": (0.1, trained),
     "training.seed": (5, one_model),  # the other has its own
+    "activations.tokens": ("stream", refused),  # without token_images
     "activations.token_images": (5, extracted),
     "activations.gallery_images": (3, extracted),
     "activations.attention": (False, extracted),
@@ -130,6 +131,8 @@ LEAVES = {
     "metrics.scrambling.sweeps": (50, metric("scrambling")),
     "metrics.scrambling.tolerance": (1e-6, metric("scrambling")),
     "metrics.scrambling.seed": (1, metric("scrambling")),
+    "metrics.scrambling.cls_context": (True, metric("scrambling")),
+    "metrics.scrambling.distances": ([1.5], metric("scrambling")),
     "metrics.scrambling.target_standard_error": (0.001, metric("scrambling")),
     "metrics.attention.damping": (0.8, metric("attention")),
     "metrics.collapse.tolerance": (1e-5, metric("collapse")),
