@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with runs.held():  # so that the next run sees a job that outlives its own
             made = options.run(options)
-    except (VitalsError, FileNotFoundError) as error:
+    except (VitalsError, OSError) as error:
         sys.exit(f"vitals {options.stage}: {error}")
     print(f"vitals {options.stage}: {made}", flush=True)
 

@@ -1,5 +1,6 @@
 """The plan of a study: what its activations take of the disk and of time, before anything runs."""
 
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -77,9 +78,14 @@ def _row(found: plan.Plan) -> dict[str, Any]:
         "attention": body.attention_absent or f"{len(body.blocks)} blocks × {body.heads} heads",
         **{f"{tier} GB": found.bytes[tier] / GIGABYTE for tier in (TOKENS, POOLED, GALLERY)},
         "shards": found.shards,
-        "images/s": 1 / speeds.with_tokens,
-        "pass alone/s": 1 / speeds.passing,
-        "disk alone/s": 1 / speeds.writing,
+        "images/s": _rate(speeds.with_tokens),
+        "pass alone/s": _rate(speeds.passing),
+        "disk alone/s": _rate(speeds.writing),
         "limit": speeds.limit,
         "minutes": found.minutes,
     }
+
+
+def _rate(seconds: float) -> float:
+    """Images a second; infinite where a trial was too short to be told from another."""
+    return 1 / seconds if seconds > 0 else math.inf
