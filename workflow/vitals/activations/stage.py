@@ -56,7 +56,9 @@ def run(
         "versions": versions(),
         "device": str(machine.device),
     }
-    if studies and (twin := linking.link(shard, made_from, studies)):
+    # a result of unknown code is nobody else's
+    known = studies and provenance.get("code")
+    if known and (twin := linking.link(shard, made_from, studies)):
         return f"{len(part.table)} images in {shard}: the same pass lies in {twin}, and is linked"
     shard.parent.mkdir(parents=True, exist_ok=True)
     made = extract(found.subject, found.listed, number, settings, shard, made_from, machine)

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from vitals.errors import VitalsError
 from vitals.metrics import axes
+from vitals.metrics.accelerator import float64_device
 from vitals.metrics.noise_null import NoiseNull
 from vitals.metrics.token_mixing import Fit, cross_validate, fit, fit_same_token
 from vitals.metrics.token_moments import SecondMoments, StreamedMoments, predicted
 from vitals.metrics.token_pairs import (
     Pairs,
     TapTokens,
-    compute_device,
     gathered,
     spread,
 )
@@ -90,7 +90,7 @@ class Recovery:
 
         held = moment_bytes(dataset, self.places.size, settings.folds) <= MOMENT_BYTES
         self.moments = SecondMoments if held else StreamedMoments
-        self.device = torch.device("cpu") if held else compute_device()
+        self.device = torch.device("cpu") if held else float64_device()
         self.kind = torch.float64 if held else torch.float32
 
         tokens = TapTokens(embedding)

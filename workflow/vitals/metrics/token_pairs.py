@@ -19,19 +19,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from vitals.device import choose
 from vitals.errors import VitalsError
 
 BLOCK_NUMBERS = 2**23  # of a block of inputs: 64 MB in float64
 MEMORY_BYTES = 2**31
 # Directions of channels with less than this share of the largest variance are linear in others.
 COLLINEAR = 1e-10
-
-
-def compute_device() -> torch.device:
-    """The accelerator where there is one that knows float64, which all sums are kept in."""
-    chosen = choose("auto")
-    return torch.device("cpu") if chosen.type == "mps" else chosen
 
 
 class TapTokens:
