@@ -17,7 +17,7 @@ STAGE_MODULES = {
     "merge": ("vitals.metrics.streamed", "vitals.metrics.files"),
     "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
     "align": ("vitals.metrics.alignment", "vitals.metrics.inputs", "vitals.metrics.files"),
-    "summary": ("vitals.metrics.summary", "vitals.metrics.files"),
+    "summary": ("vitals.metrics.tables",),
 }
 
 

@@ -17,7 +17,6 @@ from vitals import runs
 from vitals.catalogue import FIGURES, METRICS, modules
 from vitals.device import workers
 from vitals.errors import VitalsError, unknown
-from vitals.whole import whole_file
 
 Entry = TypeVar("Entry")
 
@@ -291,24 +290,10 @@ def _figure(options: argparse.Namespace) -> str:
 
 
 def _summary(options: argparse.Namespace) -> str:
-    from vitals import provenance
-    from vitals.metrics import files, summary
+    from vitals.metrics import tables
 
-    read = files.read_by_model(options.results)
-    results = {(model, name): r for model, found in read.items() for name, r in found.items()}
-    tables = {
-        options.output: summary.table(results, **options.spec),
-        options.output.with_name("differences.csv"): summary.differences(
-            read.get("compare", {}), **options.spec
-        ),
-    }
-    for path, table in tables.items():
-        with whole_file(path) as partial:
-            table.to_csv(partial, index=False)
-    digests = {path.name: provenance.short_digest(path.read_bytes()) for path in tables}
-    with whole_file(options.output.with_suffix(".json")) as partial:
-        partial.write_text(provenance.canonical({**_provenance(options), "files": digests}) + "\n")
-    return f"{len(tables[options.output])} numbers in {options.output}"
+    numbers = tables.write(options.results, options.spec, _provenance(options), options.output)
+    return f"{numbers} numbers in {options.output}"
 
 
 def _plan(options: argparse.Namespace) -> str:
