@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from vitals import cli
@@ -208,4 +209,28 @@ def test_the_plan_says_shapes_disk_and_time_before_anything_runs(tmp_path, monke
     assert "17 × 192" in said
     assert said.split("shards")[1].split()[0] == "4"
     assert said.splitlines()[-1].startswith("vitals plan: 200 images, ")
+    assert "further pass" not in said
     assert list((tmp_path / "artifacts" / "planned").iterdir()) == []
+
+
+def test_the_plan_of_streamed_metrics_says_what_their_own_passes_take(tmp_path):
+    from vitals import plan
+    from vitals.study import Study
+
+    study = Study(
+        {
+            "study": "streamed",
+            "images": {"dataset": "digits", "limit": 1200},
+            "activations": {"tokens": "stream", "token_images": 20},
+            "models": {
+                "vit": {"architecture": "vit_tiny_patch16_224"},
+                "twin": {"architecture": "deit_tiny_patch16_224"},
+            },
+        },
+        artifacts=tmp_path,
+    )
+    study.folder.mkdir(parents=True)
+    planned = pd.DataFrame({"tokens GB": 0.0, "minutes": 1.0, "pass alone/s": [20.0, 10.0]})
+    said = plan.verdict(study, planned)
+    assert said.startswith("1200 images, 0.00 GB") and "2.0 minutes" in said
+    assert "for each of similarity, position, attention: each 3.0 minutes" in said

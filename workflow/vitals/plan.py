@@ -52,11 +52,21 @@ def verdict(study: Study, planned: pd.DataFrame) -> str:
             f"the activations take {needed:.1f} GB, {study.folder} has {free:.1f} GB free: take "
             "fewer token_images, or another disk"
         )
-    passes = ", ".join(study.streamed)
     return (
         f"{len(study.listing)} images, {needed:.2f} GB of {free:.0f} GB free, "
         f"{planned['minutes'].sum():.1f} minutes one after the other"
-        + (f", and a further pass of all images for each of {passes}" if passes else "")
+        f"{_further_passes(study, planned)}"
+    )
+
+
+def _further_passes(study: Study, planned: pd.DataFrame) -> str:
+    """What the metrics that are computed inside passes of their own take, nothing without any."""
+    if not study.streamed:
+        return ""
+    minutes = len(study.listing) * (1 / planned["pass alone/s"]).sum() / 60
+    return (
+        f", and a further pass of all images for each of {', '.join(study.streamed)}: each "
+        f"{minutes:.1f} minutes and what its metric takes"
     )
 
 
