@@ -36,27 +36,36 @@ FIRST_STEP, LAST_STEP = 0.05, 20.0  # of the search, in log σ
 
 @dataclass(frozen=True)
 class NoisyPairs:
-    """x the embedding plus `scale` times noise; z the embedding."""
+    """x the embedding plus `scale` times noise; z the embedding in its channels from `first` on."""
 
     noise: Stack
     embedding: Stack
     scale: float
+    first: int
     like: Tensor
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(z + σε, z), (token, image, channel) each."""
         for noise, z in zip(self.noise, self.embedding, strict=True):
             z = z.to(self.like.device)
-            yield z + self.scale * noise.to(z.device), z
+            yield z + self.scale * noise.to(z.device), z[..., self.first :]
 
 
 class NoiseNull:
-    """The null of one dataset: one draw of ε for its images, in groups of which the last tests."""
+    """The null of one dataset: one draw of ε for its images, in groups of which the last tests.
+
+    embedding: on all principal channels, of which those from `first` on are rebuilt.
+    """
 
     def __init__(
-        self, embedding: list[Stack], channels: Spread, groups: Sequence[np.ndarray], seed: int
+        self,
+        embedding: list[Stack],
+        channels: Spread,
+        first: int,
+        groups: Sequence[np.ndarray],
+        seed: int,
     ):
-        self.embedding, self.groups = embedding, groups
+        self.embedding, self.first, self.groups = embedding, first, groups
         self.variances, rotation = channels.principal
         self.identity = torch.eye(len(rotation)).to(rotation)
         tokens = NoiseTokens(len(channels.mean), len(rotation), seed)
@@ -76,8 +85,9 @@ class NoiseNull:
         for stack, noisy in zip(inputs, self._noisy(scale), strict=True):
             for block, (x, _) in zip(stack, noisy.blocks(), strict=True):
                 block.copy_(x.double() @ basis)
+        unchanged = basis.T @ covariance[:, self.first :]
         return [
-            Pairs(stack, targets, basis.T @ covariance)
+            Pairs(stack, self._rebuilt(targets), unchanged)
             for stack, targets in zip(inputs, self.embedding, strict=True)
         ]
 
@@ -94,30 +104,35 @@ class NoiseNull:
             return 0.0
         variances = self.variances.cpu().numpy()
 
+        start: Tensor | None = None  # of the next fit: the mixing at the σ before
+
         @cache  # the search comes back to its bounds
         def excess(log_scale: float) -> float:
-            lost = self._lost(float(np.exp(log_scale)), scaled, **settings) / total
-            difference = 1 - lost - r2_self
+            nonlocal start
+            lost, start = self._lost(float(np.exp(log_scale)), scaled, start=start, **settings)
+            difference = 1 - lost / total - r2_self
             return 0.0 if abs(difference) < MATCH else difference
 
         def expected_excess(log_scale: float) -> float:
             kept = np.square(variances) / (variances + np.exp(2 * log_scale))
             return kept.sum() / variances.sum() - r2_self
 
-        start = _root(expected_excess, np.log(variances.max()) / 2)
-        return float(np.exp(_root(excess, start))) if np.isfinite(start) else np.inf
+        expected = _root(expected_excess, np.log(variances.max()) / 2)
+        return float(np.exp(_root(excess, expected))) if np.isfinite(expected) else np.inf
 
-    def _lost(self, scale: float, scaled: bool, **settings: float) -> float:
-        """Σ‖z − ẑ‖² over the test images, "self" fitted where σ is `scale`."""
+    def _lost(
+        self, scale: float, scaled: bool, **settings: float | Tensor | None
+    ) -> tuple[float, Tensor]:
+        """Σ‖z − ẑ‖² over the test images, "self" fitted where σ is `scale`, and its mixing."""
         fitted = fit_same_token(self._at(scale), scaled, **settings)
         maps, mixing = fitted.maps[0], fitted.mixing[0]
         test = self._noisy(scale)[-1].blocks()
         errors = ((z - predicted(x, maps, mixing)).double().square().sum() for x, z in test)
-        return float(sum(errors))
+        return float(sum(errors)), mixing
 
     def _noisy(self, scale: float) -> list[NoisyPairs]:
         return [
-            NoisyPairs(noise, embedding, scale, self.identity)
+            NoisyPairs(noise, embedding, scale, self.first, self.identity)
             for noise, embedding in zip(self.noise, self.embedding, strict=True)
         ]
 
@@ -126,18 +141,23 @@ class NoiseNull:
         embedding, noise = self._fit_moments
         d = len(self.identity)
         across = noise.cross.reshape(-1, d, d)  # Σ ε z; Σ z ε is its transpose
-        mixed = (across + across.mT).reshape(noise.cross.shape)
+        mixed = (across + across.mT).flatten(1)
         inputs = embedding.inputs + scale * mixed + scale**2 * noise.inputs
-        return replace(embedding, inputs=inputs, cross=embedding.cross + scale * noise.cross)
+        cross = embedding.cross + scale * across[:, :, self.first :].flatten(1)
+        return replace(embedding, inputs=inputs, cross=cross)
+
+    def _rebuilt(self, embedding: Stack) -> Stack:
+        return [block[..., self.first :] for block in embedding]
 
     @cached_property
     def _fit_moments(self) -> tuple[SecondMoments, SecondMoments]:
         """Of (Z, Z) and of (ε, Z)."""
         fit = list(zip(self.noise, self.embedding, strict=True))[:-1]
+        unchanged = self.identity[:, self.first :]
         return tuple(
             SecondMoments.of_same_token(parts)
             for parts in (
-                tuple(Pairs(z, z, self.identity) for _, z in fit),
+                tuple(Pairs(z, self._rebuilt(z), unchanged) for _, z in fit),
                 tuple(Pairs(noise, z, self.identity) for noise, z in fit),
             )
         )

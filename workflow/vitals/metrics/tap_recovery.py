@@ -30,6 +30,8 @@ from vitals.metrics.token_pairs import (
 MOMENT_BYTES = 2**30
 # Principal channels with less than this share of the largest variance are rounding.
 ROUNDING = 1e-6
+# Such channels are not rebuilt where all of them together hold less than this share of the variance.
+LEFT_OUT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,18 @@ class Recovery:
         tokens = TapTokens(embedding)
         self.channels = spread(tokens, self.fit_images, self.device)
         variances, rotation = self.channels.principal
-        self.rotation = rotation
+        first = rebuilt_from(variances)
+        self.rotation, variances = rotation[:, first:], variances[first:]
         self.weights = torch.where(variances > ROUNDING * variances[-1], 1 / variances, 0.0)
         mean = self.channels.mean
-        self.embedding = gathered(tokens, self.groups, mean, rotation, self.kind)
+        embedding = gathered(tokens, self.groups, mean, rotation, self.kind)
+        self.embedding = [[block[..., first:] for block in stack] for stack in embedding]
         self.total = self._sums(self.embedding[-1])
         if not self.total[0].sum() > 0:
             raise VitalsError("scrambling needs patch embeddings that differ between test images")
         self.null = None
         if noise:
-            self.null = NoiseNull(self.embedding, self.channels, self.groups, settings.seed)
+            self.null = NoiseNull(embedding, self.channels, first, self.groups, settings.seed)
         self.supports = [self._within(distance) for distance in distances]
 
     def tap(self, layer: int) -> Scores:
@@ -141,10 +145,11 @@ class Recovery:
         parts = [self.moments.of(part) for part in fit_pairs]
         whole = sum(parts[1:], start=parts[0])
         choice = cross_validate(whole, parts, self.settings.penalties, kinds=kinds, **descent)
-        own = everything = fit_same_token(whole, choice.scaled, **descent)
+        # a sweep with a diagonal mixing costs little: both starts go on to the end
+        own = everything = fit_same_token(whole, choice.scaled, race=descent["sweeps"], **descent)
         near = [own] * len(self.supports)
         if np.isfinite(choice.penalty):
-            everything = fit(whole, [choice.penalty], **descent)
+            everything = fit(whole, [choice.penalty], start=choice.start, **descent)
             near = [fit(whole, [choice.penalty], support=s, **descent) for s in self.supports]
         errors = [self._errors(test, one) for one in (own, everything, *near)]
         return Scores(
@@ -175,6 +180,13 @@ class Recovery:
         near = np.zeros((self.patches.size, self.places.size), dtype=bool)
         near[:, : self.patches.size] = apart <= distance
         return torch.from_numpy(near).to(self.device)
+
+
+def rebuilt_from(variances: Tensor) -> int:
+    """The first principal channel, from the least variance up, that is more than rounding."""
+    rounding = variances < ROUNDING * variances[-1]
+    rounding &= variances.cumsum(dim=0) <= LEFT_OUT * variances.sum()
+    return int(rounding.sum())
 
 
 def folds_of(images: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:

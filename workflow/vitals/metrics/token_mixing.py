@@ -55,6 +55,7 @@ def fit(
     tolerance: float = 1e-7,
     seed: int = 0,
     stalled: int = STALLED,
+    race: int = RACE_SWEEPS,
     start: Tensor | None = None,
     support: Tensor | None = None,
 ) -> Fit:
@@ -65,6 +66,8 @@ def fit(
     on end gain less than `tolerance` of the energy of Z: one alone may lie on a plateau. On
     `moments.same_token()` the mixing stays diagonal, and a penalty means nothing.
 
+    race: sweeps of the race; more find the lower of two minima more often.
+
     start (R, N, M): a mixing that all start from, without a race;
     support (N, M): the places that each token may be rebuilt from; all of them where None.
     """
@@ -72,9 +75,9 @@ def fit(
     problem = Problem(moments, support)
     if start is None:
         middle = penalties[[len(penalties) // 2]]
-        race = Descent(problem, middle.repeat(2), _starts(problem, middle, rank, seed), stalled)
-        race.run(min(RACE_SWEEPS, sweeps), tolerance)
-        start = race.mixing[int(race.objective.argmin())]
+        racers = Descent(problem, middle.repeat(2), _starts(problem, middle, rank, seed), stalled)
+        racers.run(min(race, sweeps), tolerance)
+        start = racers.mixing[int(racers.objective.argmin())]
     best = Descent(problem, penalties, start.repeat(len(penalties), 1, 1, 1), stalled)
     best.run(sweeps, tolerance)
     return Fit(best.maps, best.mixing, best.objective, best.sweeps, best.converged)
@@ -241,7 +244,7 @@ def standardised(mixing: Tensor) -> Tensor:
     return mixing * n**0.5 / torch.where(norm > 0, norm, 1.0)
 
 
-def fit_same_token(moments: Moments, scaled: bool, **settings: float) -> Fit:
+def fit_same_token(moments: Moments, scaled: bool, **settings: float | Tensor | None) -> Fit:
     """The best of the "self" family, or, not `scaled`, of Ẑ = X W_0: one map for all positions."""
     moments = moments.same_token()
     if scaled:
@@ -254,10 +257,14 @@ def fit_same_token(moments: Moments, scaled: bool, **settings: float) -> Fit:
 
 @dataclass(frozen=True)
 class Choice:
-    """What cross-validation chose: the kind of "self", and the penalty of "all"."""
+    """What cross-validation chose: the kind of "self", and the penalty of "all".
+
+    start (R, N, M): the mixing of a fit on all parts but one with this penalty; None if infinite.
+    """
 
     scaled: bool
     penalty: float
+    start: Tensor | None
 
 
 def cross_validate(
@@ -276,40 +283,41 @@ def cross_validate(
     "all" the same as "self", unless a finite one has less error. Ties go to the smaller family.
     """
     settings = {**settings, "tolerance": RANKING * tolerance, "stalled": 1}
-    same = np.zeros(len(kinds))
+    same, diagonal = np.zeros(len(kinds)), whole.same_token()
     for part in parts:
-        own = (whole - part).same_token()
+        rest = diagonal - part.same_token()
         for index, scaled in enumerate(kinds):
-            fitted = fit_same_token(own, scaled, **settings)
+            fitted = fit_same_token(rest, scaled, **settings)
             same[index] += part.squared_error(fitted.maps, fitted.mixing).item()
     errors = _held_out_together if whole.together else _held_out_in_turn
-    everything = errors(whole, parts, penalties, settings)
+    everything, starts = errors(whole, parts, penalties, settings)
     tie = 1e-9 * whole.energy
     kind = int(np.argmax(same <= same.min() + tie))
     best = int(np.argmin(everything))
-    penalty = penalties[best] if everything[best] < same[kind] - tie else np.inf
-    return Choice(kinds[kind], float(penalty))
+    if everything[best] < same[kind] - tie:
+        return Choice(kinds[kind], float(penalties[best]), starts[best])
+    return Choice(kinds[kind], np.inf, None)
 
 
 def _held_out_together(
     whole: Moments, parts: Sequence[Moments], penalties: Sequence[float], settings: dict
-) -> np.ndarray:
-    """The error of each penalty on parts left out, all penalties side by side."""
+) -> tuple[np.ndarray, Sequence[Tensor]]:
+    """The error of each penalty on parts left out, all side by side, and a mixing fitted with it."""
     errors = np.zeros(len(penalties))
     for part in parts:
         fitted = fit(whole - part, penalties, **settings)
         errors += part.squared_error(fitted.maps, fitted.mixing).cpu().numpy()
-    return errors
+    return errors, fitted.mixing
 
 
 def _held_out_in_turn(
     whole: Moments, parts: Sequence[Moments], penalties: Sequence[float], settings: dict
-) -> np.ndarray:
+) -> tuple[np.ndarray, Sequence[Tensor]]:
     """The same from the largest penalty down, each fit starting from the one before.
 
     It ends where `PATIENCE` penalties on end are worse than the best; errors beyond are infinite.
     """
-    errors = np.full(len(penalties), np.inf)
+    errors, mixings = np.full(len(penalties), np.inf), [None] * len(penalties)
     starts: list[Tensor | None] = [None] * len(parts)
     worse = 0
     for index in np.argsort(penalties)[::-1]:
@@ -318,7 +326,8 @@ def _held_out_in_turn(
             fitted = fit(whole - part, [penalties[index]], start=starts[fold], **settings)
             starts[fold] = fitted.mixing[0]
             errors[index] += part.squared_error(fitted.maps, fitted.mixing).item()
+        mixings[index] = starts[-1]
         worse = worse + 1 if errors[index] > best else 0
         if worse == PATIENCE:
             break
-    return errors
+    return errors, mixings
