@@ -22,7 +22,7 @@ from paired import machine, markdown
 from vitals.metrics import collapse
 
 HERE = Path(__file__).parent
-COUNTS = (10_000, 20_000)
+COUNTS = (10_000, 50_000)
 CLASSES, CHANNELS, CHUNK = 1000, 384, 512
 RESAMPLES = {"bootstrap_samples": 200, "pinv_samples": 40}  # a fifth of the default
 

@@ -175,7 +175,7 @@ def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
 def test_another_place_of_the_weights_and_of_the_images_is_in_no_spec(tmp_path):
     specs = []
     for place in ("one", "other"):
-        for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        for name in (f"{label}/{index}.png" for label in "ab" for index in range(10)):
             image = tmp_path / place / name
             image.parent.mkdir(parents=True, exist_ok=True)
             image.write_bytes(b"content")
@@ -263,6 +263,9 @@ WRONG = [
     ("training.weight_decay", float("nan"), "training.weight_decay = nan"),
     ("metrics.probes.penalties", [1, -1], r"metrics.probes.penalties.1 = -1"),
     ("metrics.scrambling.nulls", ["noise_matched"], "metrics.scrambling.nulls"),
+    ("metrics.scrambling.folds", 700, "folds = 700 needs .* 1400 fit images, found 12.*2 to 6"),
+    ("activations.token_images", 7, "scrambling.folds = 5 .* 10 fit images, found 7: .*2 to 3 "),
+    ("activations.token_images", 3, "found 3: expected more images"),
     ("bootstrap.samples", 10, "bootstrap.samples = 10: .*integer from 100"),
 ]
 

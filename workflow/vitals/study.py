@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pandas as pd
 import yaml
 
 from vitals import catalogue
@@ -49,6 +50,7 @@ class Study:
         frozen = self.folder / "images.parquet"
         previous = frozen if frozen.is_file() else None
         self.listing = images.listed(self.settings["images"], previous)
+        _check_folds(self.settings, self.listing)
         self._frozen = None if previous is None else images.read(previous)
         self._codes: dict[tuple[str, ...], str] = {}
         # the jobs of every model ask for the same
@@ -231,6 +233,21 @@ def _check_streaming(activations: Mapping[str, Any]) -> None:
         raise VitalsError(
             "activations.tokens = 'stream' needs activations.token_images: of how many images of "
             "each split tokens are kept, for the metrics that read them several times (say 512)"
+        )
+
+
+def _check_folds(settings: Mapping[str, Any], listing: pd.DataFrame) -> None:
+    """Raise VitalsError where the fit images listed cannot be dealt into the folds asked for."""
+    kept = settings["activations"]["token_images"]
+    listed = int((listing["split"] == images.FIT).sum())
+    found = listed if kept is None else min(kept, listed)
+    folds = settings["metrics"]["scrambling"]["folds"]
+    if found < 2 * folds:
+        allowed = f"2 to {found // 2} folds, or " if found >= 4 else ""
+        raise VitalsError(
+            f"metrics.scrambling.folds = {folds} needs tokens of at least {2 * folds} fit images, "
+            f"found {found}: expected {allowed}more images (images.limit, images.test_share, "
+            "activations.token_images)"
         )
 
 

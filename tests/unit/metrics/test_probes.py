@@ -91,10 +91,12 @@ def test_one_vector_for_every_image_gives_exactly_the_majority_class(shares, sto
     assert result["nll"] == pytest.approx(-np.log(np.bincount(fit) / len(fit))[test].mean())
 
 
-def test_equally_frequent_classes_give_the_first():
-    label = np.arange(80) // 2 % CLASSES
+@pytest.mark.parametrize("step", [1, -1])
+def test_equally_frequent_classes_give_that_of_smallest_label_in_any_order_of_images(step):
+    label = np.arange(80)[::step] // 2 % CLASSES
     result = probe(np.ones((80, CHANNELS)), label)
     assert (result["correct"] == (label[1::2] == 0)).all()
+    assert result.attrs["majority_accuracy"] == 1 / CLASSES
 
 
 def test_a_channel_that_is_constant_on_the_fit_images_is_left_out():

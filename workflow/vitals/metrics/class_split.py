@@ -32,6 +32,12 @@ class ClassSplit:
     fewest: int
 
     @property
+    def majority(self) -> int:
+        """The most frequent class of the fit images; of several the one of smallest label."""
+        most = np.flatnonzero(self.sizes == self.sizes.max())
+        return int(most[np.argmin(self.names[most])])
+
+    @property
     def why_left_out(self) -> str:
         """Which classes take no part, and why; "" where all do."""
         if not self.left_out.size:

@@ -153,7 +153,7 @@ def _frame(dataset: xr.Dataset, images: ClassSplit, features: list[str]) -> xr.D
         coords={**axes.layer_coordinates(dataset), "feature": features, **tested},
         attrs={
             "classes": images.names.size,
-            "majority_accuracy": float(np.mean(images.test_codes == images.sizes.argmax())),
+            "majority_accuracy": float(np.mean(images.test_codes == images.majority)),
         },
     )
 

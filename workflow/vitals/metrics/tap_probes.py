@@ -106,7 +106,7 @@ class TapProbes:
 
 def _most_frequent(images: ClassSplit, penalty: float) -> TapProbes:
     """Of features that are the same for every image, which leave the class frequencies alone."""
-    majority = np.full(images.test.size, images.sizes.argmax())
+    majority = np.full(images.test.size, images.majority)
     nll = -np.log(images.sizes / images.sizes.sum())[images.test_codes]
     return TapProbes(majority, nll, *[majority] * 3, *[penalty] * 3, gradient=0.0)
 

@@ -30,7 +30,7 @@ from vitals.metrics.token_pairs import (
 MOMENT_BYTES = 2**30
 # Principal channels with less than this share of the largest variance are rounding.
 ROUNDING = 1e-6
-# Such channels are not rebuilt where all of them together hold less than this share of the variance.
+# They are not rebuilt as long as all of them hold no more than this share of all variance.
 LEFT_OUT = 1e-6
 
 

@@ -302,7 +302,7 @@ def cross_validate(
 def _held_out_together(
     whole: Moments, parts: Sequence[Moments], penalties: Sequence[float], settings: dict
 ) -> tuple[np.ndarray, Sequence[Tensor]]:
-    """The error of each penalty on parts left out, all side by side, and a mixing fitted with it."""
+    """The error of each penalty on parts left out, all side by side, and a mixing of its."""
     errors = np.zeros(len(penalties))
     for part in parts:
         fitted = fit(whole - part, penalties, **settings)
