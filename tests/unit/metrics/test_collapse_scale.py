@@ -23,8 +23,8 @@ from vitals.metrics.summary import table
 
 IMAGENET = 1000
 WIDTHS = {384: 1.9, 768: 11, 1000: 2550, 1024: 147}  # and nc1_pinv of one draw, in two digits
-# Of a channel of an image over that of a class mean. That draw does not say; the expectation at this
-# noise is 1.96 and 10.5, which are 1.9 and 11 in two digits but for what one draw varies by.
+# Of a channel of an image over that of a class mean. That draw does not say; at this noise 1.96 and
+# 10.5 are expected, which are 1.9 and 11 in two digits but for what one draw varies by.
 NOISE = 3.14
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from scrambled import (
     CHANNELS,
@@ -15,6 +16,7 @@ from scrambled import (
     partly_averaged,
 )
 from vitals.metrics import scrambling
+from vitals.metrics.tap_recovery import rebuilt_from
 
 STORAGE = pytest.mark.parametrize("storage", [np.float32, np.float16])
 IMAGES = 1500
@@ -186,3 +188,16 @@ def _naive_full_ridge(targets, inputs, fit):
     weights = np.linalg.solve(kernel + 1e-6 * np.trace(kernel) / fit * np.eye(fit), z[:fit])
     errors = z[fit:] - x[fit:] @ (x[:fit].T @ weights)
     return 1 - np.square(errors).sum() / np.square(z[fit:]).sum()
+
+
+@pytest.mark.parametrize(
+    ("variances", "first"),
+    [
+        ([1e-9, 1e-8, 1.0, 2.0], 2),
+        ([1e-5, 1e-4, 1.0, 2.0], 0),  # little, and yet no rounding
+        ([1.1e-7] * 100 + [1.0], 9),  # together they would be more than a millionth
+        ([0.0, 0.0, 0.0], 0),
+    ],
+)
+def test_what_is_rounding_of_the_embedding_is_not_rebuilt(variances, first):
+    assert rebuilt_from(torch.tensor(variances, dtype=torch.float64)) == first
