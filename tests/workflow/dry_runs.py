@@ -8,6 +8,7 @@ import contextlib
 import shlex
 from pathlib import Path
 
+import torch
 import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
@@ -33,7 +34,7 @@ def make(folder, study, ends=()):
     with _planned(folder, study, "dryrun") as dag:
         jobs = [job for level in dag.toposorted() for job in level if job.output]
         commands = [job.shellcmd.split(" 2>&1 | ")[0] for job in jobs]
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), one_thread():
         for job, command in zip(jobs, commands, strict=True):
             for output in job.output:
                 Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +44,17 @@ def make(folder, study, ends=()):
             else:
                 cli.main(shlex.split(command)[3:])  # behind "python -m vitals"
     touch(folder, study)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Compute as a job of one core does: the last digits of a sum depend on how it is cut."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def touch(folder, study):

@@ -1,11 +1,11 @@
 """Interrupted at any point of any stage, the next run needs no cleaning up and makes the same."""
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,23 +13,20 @@ from conftest import REPOSITORY, SNAKEMAKE, Workflow, copy_of_the_checkout
 from dry_runs import make
 from small_studies import draw_checkpoint, draw_pictures, pictures_study
 
-# Each stage: what is asked for, the files that are made with it, and the log of its job.
+# Each stage: what is asked for, and the files that are made with it.
 STAGES = {
-    "images": ("images.parquet", ("images.parquet",), "logs/images.log"),
-    "train": ("vit/model.safetensors", ("vit/model.*",), "vit/logs/train.log"),
-    "load": ("own/model.safetensors", ("own/model.*",), "own/logs/load.log"),
-    "extract": (
-        "own/activations/0.zarr/zarr.json",
-        ("own/activations/0.zarr/**/*",),
-        "own/logs/extract_0.log",
-    ),
-    "metric": ("own/metrics/position.nc", ("own/metrics/position.nc",), "own/logs/position.log"),
-    "compare": ("compare/position.nc", ("compare/position.nc",), "logs/compare_position.log"),
-    "figure": ("figures/position.svg", ("figures/position.*",), "logs/figure_position.log"),
-    "summary": ("summary.csv", ("summary.*", "differences.csv"), "logs/summary.log"),
+    "images": ("images.parquet", ("images.parquet",)),
+    "train": ("vit/model.safetensors", ("vit/model.*",)),
+    "load": ("own/model.safetensors", ("own/model.*",)),
+    "extract": ("own/activations/0.zarr/zarr.json", ("own/activations/0.zarr/**/*",)),
+    "metric": ("own/metrics/position.nc", ("own/metrics/position.nc",)),
+    "compare": ("compare/position.nc", ("compare/position.nc",)),
+    "figure": ("figures/position.svg", ("figures/position.*",)),
+    "summary": ("summary.csv", ("summary.*", "differences.csv")),
 }
 DISK = "ulimit -f 1"  # no file of a job gets beyond 1 KiB
 PATIENCE = 120  # seconds
+STOPPED_JOBS = Path(__file__).with_name("stopped_jobs")
 
 
 def pictured():
@@ -87,47 +84,63 @@ def start(workflow, place, environment=()):
     )
 
 
-def wait_for(happened, process):
-    end = time.monotonic() + PATIENCE
-    while not happened() and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.0005)
+READING = ("open", "pictures/")
+MEASURED = ("open", "/metrics/")  # read once more for its digest, before anything is written
 
-
-def begun(workflow, place, log):
-    """The job has been started: it is on its way to its first line."""
-    return (results(workflow) / log).exists()
-
-
-def under_way(workflow, place, log):
-    """Half a second has gone since the job was started or last said something."""
-    file = results(workflow) / log
-    return file.exists() and time.time() - file.stat().st_mtime > 0.5
-
-
-def writing(workflow, place, log):
-    """The job has a file or a folder open for its result, or has just put it in its place."""
-    file = results(workflow) / place
-    folder = file.parent.parent if file.parent.suffix == ".zarr" else file.parent
-    return file.exists() or any(folder.glob(".*.partial"))
-
-
+# Where a signal meets a job: an event of Python's, and what it is of. Of a stage, or of all others.
 INTERRUPTIONS = {
-    "Ctrl-C": (signal.SIGINT, begun),
-    "an end of the session": (signal.SIGTERM, under_way),
-    "a kill": (signal.SIGKILL, writing),
+    # on its way to its first line
+    "Ctrl-C": (signal.SIGINT, {}, ("import", "vitals.cli")),
+    # in the middle of its inputs, or behind them
+    "an end of the session": (
+        signal.SIGTERM,
+        {
+            "load": ("open", "own.pth"),
+            "metric": ("open", "0.zarr/tokens/tokens/c/"),
+            **dict.fromkeys(("compare", "figure", "summary"), MEASURED),
+        },
+        READING,
+    ),
+    # in the middle of a store, and between a file that is written and its place
+    "a kill": (
+        signal.SIGKILL,
+        {"extract": ("open", ".0.zarr.partial/pooled/")},
+        ("os.rename", ".partial"),
+    ),
 }
+
+
+def start_until(workflow, place, point):
+    """Begin a run whose job stops at a point of its work; the run, once its job has stopped."""
+    mark = workflow.folder / "stopped"
+    mark.unlink(missing_ok=True)
+    path = os.pathsep.join([str(STOPPED_JOBS), os.getenv("PYTHONPATH", "")])
+    event, text = point
+    process = start(
+        workflow,
+        place,
+        {"PYTHONPATH": path, "STOP_EVENT": event, "STOP_TEXT": text, "STOP_MARK": str(mark)},
+    )
+    end = time.monotonic() + PATIENCE
+    while not is_stopped(mark):
+        assert process.poll() is None, "the job ended without coming to its point"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return process
+
+
+def is_stopped(mark):
+    """Whether the process that a mark names is stopped."""
+    number = mark.read_text() if mark.exists() else ""
+    return bool(number) and Path("/proc", number, "stat").read_text().split()[2] == "T"
 
 
 def interrupt(workflow, stage, how):
     """Run a stage up to a point and send its whole group a signal."""
-    place, _, log = STAGES[stage]
-    number, point = INTERRUPTIONS[how]
-    (results(workflow) / log).unlink(missing_ok=True)
-    process = start(workflow, place)
-    wait_for(lambda: point(workflow, place, log), process)
-    assert process.poll() is None
+    number, points, otherwise = INTERRUPTIONS[how]
+    process = start_until(workflow, STAGES[stage][0], points.get(stage, otherwise))
     os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGCONT)
     process.wait(PATIENCE)
     assert process.returncode != 0
     wait_for_group(process.pid)
@@ -183,8 +196,7 @@ def test_a_stage_goes_on_where_it_was_interrupted(uninterrupted, stage, tmp_path
     for how in INTERRUPTIONS:
         interrupt(workflow, stage, how)
     fill_the_disk(workflow, stage, tmp_path)
-    # the list that a kill came too late for is whole, and is put back when its update fails
-    assert len(finish(workflow, stage)) in ((0, 1) if stage == "images" else (1,))
+    assert len(finish(workflow, stage)) == 1
     assert times(workflow, without=stage) == others
     assert_as_if_nothing_had_happened(workflow, uninterrupted, stage)
 
@@ -220,14 +232,10 @@ def test_a_metric_that_raises_is_repaired(uninterrupted, tmp_path):
 
 def test_a_job_that_outlives_its_run_is_waited_for(uninterrupted, tmp_path):
     workflow = without(uninterrupted, "extract", tmp_path)
-    place, _, log = STAGES["extract"]
-    (results(workflow) / log).unlink()
-    process = start(workflow, place)
-    wait_for(lambda: begun(workflow, place, log), process)
+    place = STAGES["extract"][0]
+    process = start_until(workflow, place, READING)
     process.kill()  # Snakemake alone
     process.wait()
-    wait_for_the_job_to_be_known(workflow)
-    os.killpg(process.pid, signal.SIGSTOP)
     refused = workflow.run(pictured(), f"artifacts/pictured/{place}", "--cores", "1")
     assert refused.returncode != 0
     assert "cannot be locked" in refused.stdout
@@ -235,19 +243,6 @@ def test_a_job_that_outlives_its_run_is_waited_for(uninterrupted, tmp_path):
     wait_for_group(process.pid)
     finish(workflow, "extract")
     assert_as_if_nothing_had_happened(workflow, uninterrupted, "extract")
-
-
-def wait_for_the_job_to_be_known(workflow):
-    """Wait until a process holds the mark of the runs of a folder."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        with (workflow.folder / ".snakemake" / "runs").open() as mark:
-            try:
-                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-        time.sleep(0.01)
-    raise AssertionError("no job is at work")
 
 
 @pytest.mark.parametrize(
