@@ -1,11 +1,14 @@
-"""Snakemake asked in this process: what a run would do, in tenths of a second, and small studies.
+"""Snakemake in this process: what a run would do, in tenths of a second, and runs of small studies.
 
-A study is made by the commands that its rules give, run here one after the other, so that none of
-them pays for starting an interpreter; its records are those of `snakemake --touch`.
+Snakemake runs as it always does, but for its shell: the command that a rule gives is run here, so
+that none pays for starting an interpreter.
 """
 
 import contextlib
+import io
 import shlex
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -13,41 +16,61 @@ import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+from snakemake.utils import format as formatted
 
 from vitals import cli
 
 REPOSITORY = Path(__file__).parents[2]
+SHELL = import_module("snakemake.shell")  # of the same name as the class in it
+ENDS = ("figure ", "summary ")  # commands whose results no other reads
 
 
 def stale(folder, study, targets=(), cores=1):
     """The jobs of a dry run of a study (a dict): a set of "rule wildcard ..."."""
-    with _planned(folder, study, "dryrun", targets=set(targets), cores=cores) as dag:
+    with _executed(folder, study, "dryrun", targets, cores) as dag:
         jobs = [job for job in dag.needrun_jobs(exclude_finished=False) if job.output]
-    return {_named(job) for job in jobs}
+    return {" ".join([job.rule.name, *job.wildcards_dict.values()]) for job in jobs}
 
 
-def make(folder, study, ends=()):
-    """Make all that a study makes, and Snakemake's records of it.
+def by_rule(jobs):
+    """The number of jobs of each rule."""
+    return dict(Counter(job.split()[0] for job in jobs))
 
-    Nothing reads a figure or the summary: empty files stand for those that `ends` does not name.
+
+def make(folder, study, targets=(), ends=()):
+    """Make results of a study, all of them without targets; what the commands said, a line each.
+
+    Nothing reads a figure or the summary: empty files stand for those that `ends` does not name
+    ("figure probes", "summary").
     """
-    with _planned(folder, study, "dryrun") as dag:
-        jobs = [job for level in dag.toposorted() for job in level if job.output]
-        commands = [job.shellcmd.split(" 2>&1 | ")[0] for job in jobs]
-    with contextlib.chdir(folder), one_thread():
-        for job, command in zip(jobs, commands, strict=True):
-            for output in job.output:
-                Path(output).parent.mkdir(parents=True, exist_ok=True)
-            if job.rule.name in ("draw", "summary") and _named(job) not in ends:
-                for output in job.output:
+    said, made_ends = [], tuple(f"{end} " for end in ends)
+
+    class Shell(SHELL.shell):
+        """Runs a command in this process, and keeps its log."""
+
+        def __new__(cls, command, *args, **kwargs):
+            command = formatted(command, stepout=2).split(" 2>&1 | ")[0]
+            command = command.removeprefix("python -m vitals ")
+            if command.startswith(ENDS) and not command.startswith(made_ends):
+                for output in formatted("{output}", stepout=2).split():
                     Path(output).touch()
-            else:
-                cli.main(shlex.split(command)[3:])  # behind "python -m vitals"
-    touch(folder, study)
+                return
+            spoken = io.StringIO()
+            with contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
+                cli.main(shlex.split(command))
+            Path(formatted("{log}", stepout=2)).write_text(spoken.getvalue())
+            said.extend(spoken.getvalue().splitlines())
+
+    bash, SHELL.shell = SHELL.shell, Shell
+    try:
+        with _one_thread(), _executed(folder, study, "local", targets):
+            return said
+    finally:
+        SHELL.shell = bash
 
 
 @contextlib.contextmanager
-def one_thread():
+def _one_thread():
     """Compute as a job of one core does: the last digits of a sum depend on how it is cut."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -57,28 +80,18 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def touch(folder, study):
-    """Snakemake's records of all that a study makes, as of what lies in a folder."""
-    with _planned(folder, study, "touch", forceall=True):
-        pass
-
-
-def _named(job):
-    return " ".join([job.rule.name, *job.wildcards_dict.values()])
-
-
 @contextlib.contextmanager
-def _planned(folder, study, executor, targets=frozenset(), forceall=False, cores=1):
+def _executed(folder, study, executor, targets, cores=1):
     """The graph of jobs of a run, after it."""
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(study, sort_keys=False))
-    with SnakemakeApi(OutputSettings(quiet={Quietness.RULES, Quietness.PROGRESS})) as api:
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=cores),
             config_settings=ConfigSettings(configfiles=[file]),
             snakefile=REPOSITORY / "Snakefile",
             workdir=folder,
         )
-        dag = workflow.dag(DAGSettings(targets=set(targets), forceall=forceall))
+        dag = workflow.dag(DAGSettings(targets=set(targets)))
         dag.execute_workflow(executor=executor)
         yield workflow._workflow.dag

@@ -41,7 +41,7 @@ def uninterrupted(tmp_path_factory):
     workflow = Workflow(tmp_path_factory.mktemp("uninterrupted"))
     draw_pictures(workflow.folder / "pictures")
     draw_checkpoint(workflow.folder / "own.pth", seed=0)
-    make(workflow.folder, pictured(), ends=("draw position", "summary"))
+    make(workflow.folder, pictured(), ends=("figure position", "summary"))
     return workflow
 
 

@@ -6,9 +6,11 @@ import random
 import shutil
 
 import pytest
-from conftest import REPOSITORY, Workflow
+from conftest import Workflow, copy_of_the_checkout
+from dry_runs import by_rule, make, stale
 
 TARGETS = ("similarity", "position")
+FIGURES = ("figure similarity", "figure position")
 OPTIONS = {
     **{"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 16},
     **{"depth": 2, "num_heads": 2, "mlp_ratio": 2},
@@ -32,28 +34,26 @@ def tiny_study():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The tiny study, run once; its records as Snakemake wrote them."""
-    workflow = Workflow(tmp_path_factory.mktemp("made"))
-    run = workflow.run(tiny_study(), *TARGETS, "--cores", "1")
-    assert run.returncode == 0, run.stdout
-    return workflow
+    folder = tmp_path_factory.mktemp("made")
+    make(folder, tiny_study(), TARGETS, FIGURES)
+    return folder
 
 
 @pytest.fixture
 def copied(made, tmp_path):
     """A copy of the results, without records and with times in any order."""
     folder = tmp_path / "copied"
-    shutil.copytree(made.folder / "artifacts", folder / "artifacts")
+    shutil.copytree(made / "artifacts", folder / "artifacts")
     shuffled = random.Random(0)
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             time = 1.7e9 + shuffled.random() * 1e6
             os.utime(file, (time, time))
-    return Workflow(folder)
+    return folder
 
 
-def jobs(workflow, study):
-    found = workflow.jobs(study, *TARGETS)
-    return {rule: count for rule, count in found.items() if rule not in TARGETS}
+def jobs(folder, study):
+    return by_rule(stale(folder, study, TARGETS))
 
 
 def records(folder):
@@ -66,10 +66,10 @@ def records(folder):
 
 
 def test_records_are_restored_as_snakemake_wrote_them(made):
-    before = records(made.folder)
-    shutil.rmtree(made.folder / ".snakemake")
+    before = records(made)
+    shutil.rmtree(made / ".snakemake")
     assert jobs(made, tiny_study()) == {}
-    assert records(made.folder) == before
+    assert records(made) == before
 
 
 def test_a_copy_with_any_times_has_nothing_to_do(copied):
@@ -111,20 +111,13 @@ def test_of_a_copy_a_changed_setting_reruns_what_it_decides(copied, change, expe
 
 
 def test_of_a_copy_an_edit_of_a_metric_reruns_it_and_what_is_below(copied, tmp_path):
-    checkout = tmp_path / "checkout"
-    for name in ("workflow", "envs", "profiles"):
-        shutil.copytree(
-            REPOSITORY / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    shutil.copy(REPOSITORY / "Snakefile", checkout)
-    snakefile = ("--snakefile", str(checkout / "Snakefile"))
-    assert copied.jobs(tiny_study(), *TARGETS, *snakefile) == {}
-    with (checkout / "workflow" / "vitals" / "metrics" / "position.py").open("a") as file:
-        file.write("\n# a comment\n")
-    assert copied.jobs(tiny_study(), *TARGETS, *snakefile) == {}
-    with (checkout / "workflow" / "vitals" / "metrics" / "position.py").open("a") as file:
-        file.write("ADDED = 1\n")
-    found = copied.jobs(tiny_study(), *TARGETS, *snakefile)
+    checkout = copy_of_the_checkout(tmp_path / "checkout")
+    edits = {"similarity": "\n# a comment\n", "position": "ADDED = 1\n"}
+    for module, text in edits.items():
+        with (checkout / "workflow" / "vitals" / "metrics" / f"{module}.py").open("a") as file:
+            file.write(text)
+    workflow, snakefile = Workflow(copied), str(checkout / "Snakefile")
+    found = workflow.jobs(tiny_study(), *TARGETS, "--snakefile", snakefile)
     assert {rule: n for rule, n in found.items() if rule not in TARGETS} == {
         **{"measure_position": 2, "compare": 1, "draw": 1}
     }
@@ -134,7 +127,7 @@ def test_of_a_copy_an_edit_of_a_metric_reruns_it_and_what_is_below(copied, tmp_p
 @pytest.mark.parametrize("old", [True, False], ids=["older", "newer"])
 def test_a_result_of_another_model_in_its_place_is_stale(made, tmp_path, kept, old):
     folder = tmp_path / "spoiled"
-    shutil.copytree(made.folder, folder)  # with its times
+    shutil.copytree(made, folder)  # with its times
     if not kept:
         shutil.rmtree(folder / ".snakemake")
     metric = folder / "artifacts" / "tiny" / "{}" / "metrics" / "similarity.nc"
@@ -142,13 +135,13 @@ def test_a_result_of_another_model_in_its_place_is_stale(made, tmp_path, kept, o
     shutil.copyfile(theirs, ours)
     if old:
         os.utime(ours, (1e9, 1e9))
-    assert jobs(Workflow(folder), tiny_study()) == {
+    assert jobs(folder, tiny_study()) == {
         **{"measure_similarity": 1, "measure_phases": 1, **DRAWN_FROM_SIMILARITY}
     }
 
 
 def test_weights_of_another_model_in_their_place_are_stale(copied):
-    weights = [copied.folder / "artifacts" / "tiny" / m / "model.safetensors"
+    weights = [copied / "artifacts" / "tiny" / m / "model.safetensors"
                for m in ("first", "second")]  # fmt: skip
     shutil.copyfile(*weights)
     found = jobs(copied, tiny_study())
@@ -157,10 +150,9 @@ def test_weights_of_another_model_in_their_place_are_stale(copied):
 
 def test_a_torn_copy_is_made_again_and_is_what_it_was(made, copied):
     place = "artifacts/tiny/second/metrics/position.nc"
-    metric = copied.folder / place
+    metric = copied / place
     metric.write_bytes(metric.read_bytes()[:-100])
     assert jobs(copied, tiny_study()) == {"measure_position": 1, "compare": 1, "draw": 1}
-    run = copied.run(tiny_study(), *TARGETS, "--cores", "1")
-    assert run.returncode == 0, run.stdout
-    assert metric.read_bytes() == (made.folder / place).read_bytes()
+    make(copied, tiny_study(), TARGETS, FIGURES)
+    assert metric.read_bytes() == (made / place).read_bytes()
     assert jobs(copied, tiny_study()) == {}

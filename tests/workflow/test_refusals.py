@@ -1,6 +1,8 @@
 """A wrong input stops before the first job, in a line that names it, and touches nothing."""
 
 import pytest
+from dry_runs import stale
+from snakemake.exceptions import WorkflowError
 
 REFUSALS = {
     "an unknown key": (
@@ -42,6 +44,15 @@ REFUSALS = {
 @pytest.mark.parametrize("wrong", REFUSALS)
 def test_a_wrong_setting_is_named(untouched, study, wrong):
     spoil, message = REFUSALS[wrong]
+    spoil(study)
+    with pytest.raises(WorkflowError) as refusal:
+        stale(untouched.folder, study)
+    assert sum(message in line for line in str(refusal.value).splitlines()) == 1
+    assert not (untouched.folder / "artifacts").exists()
+
+
+def test_the_command_says_so_in_one_line(untouched, study):
+    spoil, message = REFUSALS["an unknown key"]
     spoil(study)
     process = untouched.run(study)
     assert process.returncode != 0

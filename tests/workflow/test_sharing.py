@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import Workflow
+from dry_runs import make, stale
 
 from vitals.activations import store
 from vitals.models import build
@@ -37,15 +37,20 @@ def random_weights(file, seed):
     return file
 
 
-class Shared(Workflow):
+class Shared:
     """A folder of studies of the same two models."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def extract(self, study):
         """Run a study to its activations; what its trainings and passes say, a line each."""
-        done = self.run(study, "activations", "--cores", "1")
-        assert done.returncode == 0, done.stdout
         made = ("vitals train: ", "vitals extract: ")
-        return [line for line in done.stdout.splitlines() if line.startswith(made)]
+        said = make(self.folder, study, ["activations"])
+        return [line for line in said if line.startswith(made)]
+
+    def stale(self, study):
+        return stale(self.folder, study, ["activations"])
 
     def shard(self, study, model, number):
         return self.folder / "artifacts" / study / model / "activations" / f"{number}.zarr"
@@ -59,12 +64,12 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, weights):
     """The study `first`, then `second`, which names the models otherwise."""
-    workflow = Shared(tmp_path_factory.mktemp("shared"))
-    workflow.said = {
-        study["study"]: workflow.extract(study)
+    shared = Shared(tmp_path_factory.mktemp("shared"))
+    shared.said = {
+        study["study"]: shared.extract(study)
         for study in (two_models("first", weights), second(weights))
     }
-    return workflow
+    return shared
 
 
 def second(weights):
@@ -95,8 +100,8 @@ def test_their_shards_are_the_same_files_on_disk(shared, model):
 
 
 def test_neither_study_has_anything_to_do_afterwards(shared, weights):
-    assert shared.jobs(two_models("first", weights), "activations") == {}
-    assert shared.jobs(second(weights), "activations") == {}
+    assert shared.stale(two_models("first", weights)) == set()
+    assert shared.stale(second(weights)) == set()
 
 
 def test_of_more_images_the_new_ones_are_passed_and_of_other_weights_all(shared, tmp_path, weights):
@@ -114,6 +119,6 @@ def test_of_more_images_the_new_ones_are_passed_and_of_other_weights_all(shared,
 
 def test_removing_the_first_leaves_the_second_whole(shared, weights):
     shutil.rmtree(shared.folder / "artifacts" / "first")
-    assert shared.jobs(second(weights), "activations") == {}
+    assert shared.stale(second(weights)) == set()
     for model in ("vit_2", "own_2"):
         assert store.torn_arrays(shared.shard("second", model, 0)) == []

@@ -4,12 +4,11 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections import Counter
 
 import pytest
 import yaml
 from conftest import REPOSITORY, Workflow, copy_of_the_checkout
-from dry_runs import make, stale
+from dry_runs import by_rule, make, stale
 from small_studies import (
     DIGITS,
     PICTURES,
@@ -503,10 +502,6 @@ def test_a_docstring_reruns_nothing(made, library):
 
 def test_cores_rerun_nothing(made):
     assert stale(made["digits"], digits_study(), cores=2) == set()
-
-
-def by_rule(jobs):
-    return Counter(job.split()[0] for job in jobs)
 
 
 def test_the_command_itself_says_the_same(made):

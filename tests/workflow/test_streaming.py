@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import Workflow
+from dry_runs import by_rule, make, stale
 
 import vitals
 from vitals import freshness
@@ -46,22 +47,21 @@ def streamed_study():
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory):
     """The study, run once from nothing to its last figure."""
-    workflow = Workflow(tmp_path_factory.mktemp("streamed"))
-    run = workflow.run(streamed_study(), "--cores", "2")
-    assert run.returncode == 0, run.stdout
-    return workflow
+    folder = tmp_path_factory.mktemp("streamed")
+    make(folder, streamed_study(), ends=("summary", *(f"figure {figure}" for figure in FIGURES)))
+    return folder
 
 
 @pytest.fixture
 def results(streamed):
-    return streamed.folder / "artifacts" / "streamed"
+    return streamed / "artifacts" / "streamed"
 
 
-def jobs(workflow, **changes):
+def jobs(folder, **changes):
     study = streamed_study()
     for section, settings in changes.items():
         study[section] = {**study[section], **settings}
-    return workflow.jobs(study)
+    return by_rule(stale(folder, study))
 
 
 def test_every_result_is_made(results):
@@ -87,16 +87,14 @@ def test_no_token_is_stored_beyond_those_of_the_subset(results):
         assert kept <= size <= 1.1 * kept
 
 
-def test_what_is_streamed_is_of_all_images_and_agrees_with_the_store(streamed, results, tmp_path):
+def test_what_is_streamed_is_of_all_images_and_agrees_with_the_store(results, tmp_path):
     study = streamed_study()
     study["study"] = "stored"
     study["activations"].update(tokens="store", token_images=None)
-    other = Workflow(tmp_path)
     # the same weights, which a study takes from another
     shutil.copytree(results, tmp_path / "artifacts" / "streamed")
     wanted = [f"artifacts/stored/{m}/metrics/{name}.nc" for m in MODELS for name in STREAMED]
-    run = other.run(study, *wanted, "--cores", "2")
-    assert run.returncode == 0, run.stdout
+    make(tmp_path, study, wanted)
     for path in wanted:
         expected = xr.load_dataset(tmp_path / path)
         found = xr.load_dataset(
@@ -116,19 +114,17 @@ def test_a_second_run_has_nothing_to_do(streamed):
 
 
 def test_every_result_knows_that_it_is_fresh(streamed):
-    study = Study(streamed_study(), artifacts=streamed.folder / "artifacts")
+    study = Study(streamed_study(), artifacts=streamed / "artifacts")
     judged = list(freshness.verdicts(study))
     assert {verdict.state for verdict in judged} == {freshness.FRESH}
     assert sum(verdict.step.stage == "stream" for verdict in judged) == 2 * 2 * len(STREAMED)
 
 
 def test_a_copy_without_records_has_nothing_to_do(streamed, tmp_path):
-    copy = Workflow(tmp_path)
-    artifacts = streamed.folder / "artifacts"
-    shutil.copytree(artifacts, tmp_path / "artifacts", copy_function=shutil.copyfile)
+    shutil.copytree(streamed / "artifacts", tmp_path / "artifacts", copy_function=shutil.copyfile)
     for file in (tmp_path / "artifacts").rglob("*.nc"):
         os.utime(file, (1e9, 1e9))
-    assert jobs(copy) == {}
+    assert jobs(tmp_path) == {}
 
 
 def test_another_setting_of_a_metric_reruns_its_own_passes_alone(streamed):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from conftest import Workflow
+from dry_runs import by_rule, stale
 
 import vitals
 from vitals.catalogue import FIGURES, METRICS
@@ -95,12 +96,12 @@ def test_results_know_their_settings_and_code(results):
 def test_a_default_written_out_changes_nothing(finished, study):
     study["activations"]["storage"] = "float16"
     study["metrics"]["attention"] = {"damping": 0.85}
-    assert finished.jobs(study) == {}
+    assert stale(finished.folder, study) == set()
 
 
 def test_another_probe_grid_reruns_probes_and_what_reads_them(finished, study):
     study["metrics"]["probes"]["penalties"] = [1.0]
-    assert finished.jobs(study) == {
+    assert by_rule(stale(finished.folder, study)) == {
         "measure_probes": 2,
         "measure_tradeoff": 2,
         "compare": 2,
@@ -111,7 +112,7 @@ def test_another_probe_grid_reruns_probes_and_what_reads_them(finished, study):
 
 def test_another_recipe_of_one_model_reruns_its_chain_and_the_comparisons(finished, study):
     study["models"]["vit_depth3"]["training"] = {"epochs": 5}
-    jobs = finished.jobs(study)
+    jobs = by_rule(stale(finished.folder, study))
     assert jobs["train"] == 1
     assert jobs["extract"] == len(SHARDS)
     assert all(jobs[f"measure_{metric}"] == 1 for metric in METRICS)
@@ -121,10 +122,11 @@ def test_another_recipe_of_one_model_reruns_its_chain_and_the_comparisons(finish
 
 def test_another_style_redraws_figures_alone(finished, study):
     study["figures"] = {"scale": 1.5}
-    assert finished.jobs(study) == {"draw": len(FIGURES)}
+    assert by_rule(stale(finished.folder, study)) == {"draw": len(FIGURES)}
 
 
 def test_a_metric_can_be_asked_for_by_name(finished, study):
     study["metrics"]["similarity"] = {"outlier_mads": 4}
-    assert finished.jobs(study, "similarity")["measure_similarity"] == 2
-    assert "measure_probes" not in finished.jobs(study, "similarity")
+    jobs = finished.jobs(study, "similarity")
+    assert jobs["measure_similarity"] == 2
+    assert "measure_probes" not in jobs
