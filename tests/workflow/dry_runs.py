@@ -94,4 +94,5 @@ def _executed(folder, study, executor, targets, cores=1):
         )
         dag = workflow.dag(DAGSettings(targets=set(targets)))
         dag.execute_workflow(executor=executor)
+        workflow._workflow.globals["AT_WORK"].close()  # the run is over, and this process is not
         yield workflow._workflow.dag

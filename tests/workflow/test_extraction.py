@@ -1,13 +1,13 @@
 """Extraction through a kill and through growth: what is whole is not touched again."""
 
-import os
+import shutil
 import signal
-import subprocess
-import time
 
 import pytest
 import torch
-from conftest import REPOSITORY, SNAKEMAKE, Workflow
+from conftest import Workflow
+from dry_runs import by_rule, make, stale
+from interruptions import send, start_until
 
 import vitals
 
@@ -16,29 +16,39 @@ OPTIONS = {
     **{"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 48},
     **{"depth": 6, "num_heads": 4},
 }
+WRITING = ("open", ".zarr.partial/tokens/tokens/c/")  # a chunk of a shard
 
 
-@pytest.fixture
-def loaded_study(tmp_path):
-    """A study of one model, whose random weights lie in a file, over the first 300 digits."""
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random weights."""
     from vitals.models import build
 
     torch.manual_seed(0)
     model = build.create("vit_tiny_patch16_224", OPTIONS, 10, (1, 8, 8))
-    weights = tmp_path / "own.pth"
-    torch.save(model.state_dict(), weights)
+    file = tmp_path_factory.mktemp("weights") / "own.pth"
+    torch.save(model.state_dict(), file)
+    return file
+
+
+def of_digits(weights):
+    """A study of one model, whose weights lie in a file, over the first 240 digits."""
+    model = {
+        "architecture": "vit_tiny_patch16_224",
+        "options": OPTIONS,
+        "weights": str(weights),
+    }
     return {
         "study": "killed",
-        "images": {"dataset": "digits", "limit": 300},
-        "models": {
-            "vit": {
-                "architecture": "vit_tiny_patch16_224",
-                "options": OPTIONS,
-                "weights": str(weights),
-            }
-        },
+        "images": {"dataset": "digits", "limit": 4 * SHARD},
+        "models": {"vit": model},
         "activations": {"shard_images": SHARD, "gallery_images": 4},
     }
+
+
+@pytest.fixture
+def loaded_study(weights):
+    return of_digits(weights)
 
 
 def activations(workflow):
@@ -51,53 +61,40 @@ def whole_shards(workflow):
     return {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files}
 
 
-def images_passed(process):
-    """How many images each extraction of a run stored."""
-    said = (line.split() for line in process.stdout.splitlines())
-    return [int(words[2]) for words in said if words[:2] == ["vitals", "extract:"]]
+def images_passed(said):
+    """How many images each extraction of a run stored, of the lines that its jobs said."""
+    lines = (line.split() for line in said)
+    return [int(words[2]) for words in lines if words[:2] == ["vitals", "extract:"]]
 
 
-def killed_after(workflow, study, shards):
-    """Run the workflow and kill all of it with SIGKILL when so many shards are whole."""
-    workflow.run(study, "--dry-run")  # writes the study's file
-    file = workflow.folder / "study.yaml"
-    options = ["--cores", "1", "--directory", workflow.folder, "--configfile", file]
-    process = subprocess.Popen(
-        [SNAKEMAKE, "activations", *options],
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    end = time.monotonic() + 120
-    while len(whole_shards(workflow)) < shards and time.monotonic() < end:
-        time.sleep(0.01)
-    # into the next extraction: its store has been begun
-    while not list(activations(workflow).glob(".*.partial")) and time.monotonic() < end:
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, weights):
+    """The study, of whose shards two were whole when a run was killed, and a next run made all."""
+    workflow, study = Workflow(tmp_path_factory.mktemp("killed")), of_digits(weights)
+    folder = "artifacts/killed/vit/activations"
+    make(workflow.folder, study, [f"{folder}/{shard}.zarr/zarr.json" for shard in (0, 1)])
+    workflow.before = whole_shards(workflow)
+    send(start_until(WRITING, workflow, study, "activations"), signal.SIGKILL)
+    workflow.left = whole_shards(workflow)
+    workflow.begun = list(activations(workflow).glob(".*.partial"))
+    workflow.again = workflow.run(study, "activations", "--cores", "1")
+    return workflow
 
 
-def test_a_killed_run_goes_on_at_the_shard_in_flight(untouched, loaded_study, tmp_path):
-    killed_after(untouched, loaded_study, shards=2)
-    before = whole_shards(untouched)
-    assert 2 <= len(before) < 5
-    untouched.run(loaded_study, "--unlock")
-    again = untouched.run(loaded_study, "activations", "--cores", "1")
-    assert again.returncode == 0, again.stdout
-    assert images_passed(again) == [SHARD] * (5 - len(before))
-    after = whole_shards(untouched)
-    assert len(after) == 5
-    assert {file: after[file] for file in before} == before
-    assert not list(activations(untouched).glob(".*.partial"))
+def test_a_killed_run_goes_on_at_the_shard_in_flight(killed, loaded_study, tmp_path):
+    assert len(killed.begun) == 1
+    assert killed.left == killed.before
+    assert killed.again.returncode == 0, killed.again.stdout
+    assert images_passed(killed.again.stdout.splitlines()) == [SHARD] * 2
+    after = whole_shards(killed)
+    assert len(after) == 4
+    assert {file: after[file] for file in killed.before} == killed.before
+    assert not list(activations(killed).glob(".*.partial"))
 
     # and what it leaves is what a run leaves that nobody killed
-    other = Workflow(tmp_path / "other")
-    other.folder.mkdir()
-    assert other.run(loaded_study, "activations", "--cores", "1").returncode == 0
+    make(tmp_path, loaded_study, ["activations"])
     for file in after:
-        twin = activations(other) / file.relative_to(activations(untouched))
+        twin = tmp_path / file.relative_to(killed.folder)
         assert digests(file.parent) == digests(twin.parent)
 
 
@@ -111,28 +108,23 @@ def digests(shard):
     }
 
 
-def test_more_images_cost_new_shards_alone(untouched, loaded_study):
-    first = untouched.run(loaded_study, "activations", "--cores", "1")
-    assert images_passed(first) == [SHARD] * 5
-    before = whole_shards(untouched)
-    loaded_study["images"]["limit"] = 400
-    assert untouched.jobs(loaded_study, "activations") == {
-        **{"images": 1, "extract": 2},  # 300 to 360, 360 to 400
-        "activations": 1,
-    }
-    grown = untouched.run(loaded_study, "activations", "--cores", "1")
-    assert sorted(images_passed(grown)) == [40, 60]
-    after = whole_shards(untouched)
+def test_more_images_cost_new_shards_alone(killed, loaded_study, tmp_path):
+    grown = Workflow(shutil.copytree(killed.folder, tmp_path / "grown"))  # with its times
+    before = whole_shards(grown)
+    loaded_study["images"]["limit"] = 340
+    wanted = (grown.folder, loaded_study, ["activations"])
+    assert by_rule(stale(*wanted)) == {"images": 1, "extract": 2}  # 240 to 300, 300 to 340
+    assert sorted(images_passed(make(*wanted))) == [40, 60]
+    after = whole_shards(grown)
     assert {file: after[file] for file in before} == before
-    assert untouched.jobs(loaded_study, "activations") == {}
-    assert vitals.open_pooled(activations(untouched).parent).sizes["image"] == 400
+    assert stale(*wanted) == set()
+    assert vitals.open_pooled(activations(grown).parent).sizes["image"] == 340
 
 
-def test_another_machines_settings_make_nothing_stale(untouched, loaded_study):
-    untouched.run(loaded_study, "activations", "--cores", "1")
+def test_another_machines_settings_make_nothing_stale(killed, loaded_study):
     loaded_study["activations"]["batch"] = 7
     loaded_study["images"]["keep_decoded"] = True
-    assert untouched.jobs(loaded_study, "activations", "--cores", "2") == {}
+    assert stale(killed.folder, loaded_study, ["activations"], cores=2) == set()
 
 
 def test_photographs_pass_at_224_through_a_local_checkpoint(untouched, tmp_path):
@@ -154,8 +146,7 @@ def test_photographs_pass_at_224_through_a_local_checkpoint(untouched, tmp_path)
         },
         "activations": {"gallery_images": 1},
     }
-    run = untouched.run(study, "activations", "--cores", "1")
-    assert run.returncode == 0, run.stdout
+    make(untouched.folder, study, ["activations"])
     tokens = vitals.open_tokens(activations(untouched).parent)
     assert tokens["tokens"].shape == (5, 24, 198, 192)
     assert tokens["token_kind"].values.tolist()[:3] == ["cls", "distillation", "patch"]

@@ -3,14 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
-import time
-from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, SNAKEMAKE, Workflow, copy_of_the_checkout
+from conftest import REPOSITORY, Workflow, copy_of_the_checkout
 from dry_runs import make
+from interruptions import PATIENCE, send, start, start_until, wait_for_group
 from small_studies import draw_checkpoint, draw_pictures, pictures_study
 
 # Each stage: what is asked for, and the files that are made with it.
@@ -25,8 +23,6 @@ STAGES = {
     "summary": ("summary.csv", ("summary.*", "differences.csv")),
 }
 DISK = "ulimit -f 1"  # no file of a job gets beyond 1 KiB
-PATIENCE = 120  # seconds
-STOPPED_JOBS = Path(__file__).with_name("stopped_jobs")
 
 
 def pictured():
@@ -43,6 +39,10 @@ def uninterrupted(tmp_path_factory):
     draw_checkpoint(workflow.folder / "own.pth", seed=0)
     make(workflow.folder, pictured(), ends=("figure position", "summary"))
     return workflow
+
+
+def target(stage):
+    return f"artifacts/pictured/{STAGES[stage][0]}"
 
 
 def results(workflow):
@@ -66,22 +66,6 @@ def times(workflow, without):
         and file.relative_to(results(workflow)) not in of_stage
         and file.suffix in (".parquet", ".safetensors", ".nc", ".json")
     }
-
-
-def start(workflow, place, environment=()):
-    """Begin a run that makes one result, in a group of processes of its own."""
-    file = workflow.folder / "study.yaml"
-    file.write_text(yaml.safe_dump(pictured(), sort_keys=False))
-    target = f"artifacts/pictured/{place}"
-    options = ["--cores", "1", "--directory", workflow.folder, "--configfile", file]
-    return subprocess.Popen(
-        [SNAKEMAKE, target, *options],
-        cwd=REPOSITORY,
-        env={**os.environ, **dict(environment)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
 
 
 READING = ("open", "pictures/")
@@ -110,68 +94,25 @@ INTERRUPTIONS = {
 }
 
 
-def start_until(workflow, place, point):
-    """Begin a run whose job stops at a point of its work; the run, once its job has stopped."""
-    mark = workflow.folder / "stopped"
-    mark.unlink(missing_ok=True)
-    path = os.pathsep.join([str(STOPPED_JOBS), os.getenv("PYTHONPATH", "")])
-    event, text = point
-    process = start(
-        workflow,
-        place,
-        {"PYTHONPATH": path, "STOP_EVENT": event, "STOP_TEXT": text, "STOP_MARK": str(mark)},
-    )
-    end = time.monotonic() + PATIENCE
-    while not is_stopped(mark):
-        assert process.poll() is None, "the job ended without coming to its point"
-        assert time.monotonic() < end
-        time.sleep(0.005)
-    return process
-
-
-def is_stopped(mark):
-    """Whether the process that a mark names is stopped."""
-    number = mark.read_text() if mark.exists() else ""
-    return bool(number) and Path("/proc", number, "stat").read_text().split()[2] == "T"
-
-
 def interrupt(workflow, stage, how):
     """Run a stage up to a point and send its whole group a signal."""
     number, points, otherwise = INTERRUPTIONS[how]
-    process = start_until(workflow, STAGES[stage][0], points.get(stage, otherwise))
-    os.killpg(process.pid, number)
-    os.killpg(process.pid, signal.SIGCONT)
-    process.wait(PATIENCE)
-    assert process.returncode != 0
-    wait_for_group(process.pid)
+    point = points.get(stage, otherwise)
+    send(start_until(point, workflow, pictured(), target(stage)), number)
 
 
 def fill_the_disk(workflow, stage, folder):
     """Run a stage whose job cannot write what it made."""
-    place = STAGES[stage][0]
     full = folder / "full.sh"
     full.write_text(DISK)
-    process = start(workflow, place, {"BASH_ENV": str(full)})
+    process = start(workflow, pictured(), target(stage), {"BASH_ENV": str(full)})
     process.wait(PATIENCE)
     assert process.returncode != 0
 
 
-def wait_for_group(group):
-    """Wait until no process of a group is left."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"processes of group {group} live on")
-
-
 def finish(workflow, stage, *arguments):
     """Run a stage to its end; the commands that were run for it."""
-    target = f"artifacts/pictured/{STAGES[stage][0]}"
-    process = workflow.run(pictured(), target, "--cores", "1", *arguments)
+    process = workflow.run(pictured(), target(stage), "--cores", "1", *arguments)
     assert process.returncode == 0, process.stdout
     return [line for line in process.stdout.splitlines() if line.startswith("vitals ")]
 
@@ -205,8 +146,7 @@ def test_an_unreadable_picture_is_named_and_repaired(uninterrupted, tmp_path):
     workflow = Workflow(shutil.copytree(uninterrupted.folder, tmp_path / "unreadable"))
     picture = workflow.folder / "pictures" / "b" / "03.png"
     picture.write_bytes(b"no picture")
-    target = f"artifacts/pictured/{STAGES['extract'][0]}"
-    failed = workflow.run(pictured(), target, "--cores", "1")
+    failed = workflow.run(pictured(), target("extract"), "--cores", "1")
     assert failed.returncode != 0
     assert "b/03.png" in failed.stdout
     shutil.copy2(uninterrupted.folder / "pictures" / "b" / "03.png", picture)
@@ -222,8 +162,7 @@ def test_a_metric_that_raises_is_repaired(uninterrupted, tmp_path):
     module.write_text(
         module.read_text() + "\n\ndef compute(*_, **__):\n    raise ArithmeticError\n"
     )
-    target = f"artifacts/pictured/{STAGES['metric'][0]}"
-    failed = workflow.run(pictured(), target, "--snakefile", checkout / "Snakefile")
+    failed = workflow.run(pictured(), target("metric"), "--snakefile", checkout / "Snakefile")
     assert failed.returncode != 0
     assert "ArithmeticError" in failed.stdout
     assert len(finish(workflow, "metric")) == 1
@@ -232,11 +171,10 @@ def test_a_metric_that_raises_is_repaired(uninterrupted, tmp_path):
 
 def test_a_job_that_outlives_its_run_is_waited_for(uninterrupted, tmp_path):
     workflow = without(uninterrupted, "extract", tmp_path)
-    place = STAGES["extract"][0]
-    process = start_until(workflow, place, READING)
+    process = start_until(READING, workflow, pictured(), target("extract"))
     process.kill()  # Snakemake alone
     process.wait()
-    refused = workflow.run(pictured(), f"artifacts/pictured/{place}", "--cores", "1")
+    refused = workflow.run(pictured(), target("extract"), "--cores", "1")
     assert refused.returncode != 0
     assert "cannot be locked" in refused.stdout
     os.killpg(process.pid, signal.SIGCONT)

@@ -1,8 +1,9 @@
 """A job of a run stops at a named point of its work, and waits there for the signal of a test.
 
 Python imports this module when it starts, if its folder is on PYTHONPATH. The point is the first
-audit event of the job (https://docs.python.org/3/library/audit_events.html) whose name is STOP_EVENT
-and whose first argument contains STOP_TEXT; the job writes its number to STOP_MARK and stops.
+audit event (https://docs.python.org/3/library/audit_events.html) of the job whose name is
+STOP_EVENT and whose first argument contains STOP_TEXT; the job writes its number to STOP_MARK and
+stops.
 """
 
 import os
