@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vitals.activations import attention, folding
 from vitals.activations.attention import TokenRoles
+from vitals.activations.host import Buffers
 from vitals.errors import VitalsError
 
 T, SIDE = 197, 14
@@ -220,6 +221,23 @@ def test_no_more_than_two_tiles_are_in_memory(monkeypatch):
     with Sizes():
         folding.fold(query, key, 0.3, None, SMALL, NONE)
     assert max(made) == max(2 * 6 * 289, 40 * 289)  # or the mean over heads of every image
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_memory_that_is_used_again_leaves_nothing_behind(masked):
+    query, key = queries_and_keys(images=40)
+    mask = torch.randn(17, 17) if masked else None
+    whole, buffers = torch.tensor([2]), Buffers(query.device)
+    known = reference(query, key, 0.3, mask)
+    first, second = (folding.fold(query, key, 0.3, mask, SMALL, whole, buffers) for _ in range(2))
+    assert_folds(first, known, SMALL, whole)  # the second has not taken what the first still has
+    given = {part.fill_(torch.nan).data_ptr() for part in (first.mean, first.total)}
+    buffers.give(first.mean)
+    buffers.give(first.total)
+    third = folding.fold(query, key, 0.3, mask, SMALL, whole, buffers)
+    assert {third.mean.data_ptr(), third.total.data_ptr()} == given
+    for folded in (second, third):
+        assert_folds(folded, known, SMALL, whole)
 
 
 def test_registers_and_a_missing_cls_fold_as_their_roles_say():

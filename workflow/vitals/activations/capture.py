@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitals.activations import folding
 from vitals.activations.attention import TokenRoles
+from vitals.activations.host import Buffers
 from vitals.errors import VitalsError
 from vitals.models.anatomy import Anatomy
 
@@ -42,7 +43,8 @@ class Pass:
     over images (head, query, key), float64; attention_heads: by block, (image, head, query, key)
     of the images asked for; head_input: the model's own pooled feature, (image, channel), where it
     has one; logits: what the model gave, (image, class) with a classifier;
-    autocast: the type that the pass was allowed to compute in, None without autocast.
+    autocast: the type that the pass was allowed to compute in, None without autocast; buffers:
+    where the memory of what is kept comes from, if not of this pass alone.
     Where attention was not asked for, or cannot be caught, all that is of attention is empty.
     """
 
@@ -55,6 +57,7 @@ class Pass:
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     taps: Taps = field(default_factory=Taps)
     autocast: torch.dtype | None = None
+    buffers: Buffers | None = None
 
     def keep_state(self, layer: str, state: Tensor) -> None:
         """The state at a tap: (image, token, channel)."""
@@ -111,7 +114,7 @@ def forward(
     stream = _Stream(anatomy, seen)
     mode: AbstractContextManager = nullcontext()
     if taps.attention and anatomy.attention_absent is None:
-        mode = _AttentionMode(stream, roles, whole)
+        mode = _AttentionMode(stream, roles, whole, seen.buffers or Buffers(images.device))
     with _hooked(stream.hooks()), mode:
         seen.logits = model(images)
     return seen
@@ -238,15 +241,15 @@ def _tokens(state: Tensor) -> Tensor:
 class _AttentionMode(TorchFunctionMode):
     """Folds each call of fused attention inside a block, and lets those elsewhere pass unseen."""
 
-    def __init__(self, stream: _Stream, roles: TokenRoles, whole: Tensor) -> None:
+    def __init__(self, stream: _Stream, roles: TokenRoles, whole: Tensor, buffers: Buffers) -> None:
         super().__init__()
-        self.stream, self.roles, self.whole = stream, roles, whole
+        self.stream, self.kept = stream, (roles, whole, buffers)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and self.stream.block is not None:
             call = folding.from_call(*args, **kwargs)
-            self.stream.calls.append(folding.fold(*call, self.roles, self.whole))
+            self.stream.calls.append(folding.fold(*call, *self.kept))
         return func(*args, **kwargs)
 
 

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from vitals.activations.attention import TokenRoles, row_sums, summaries
+from vitals.activations.host import Buffers
 from vitals.errors import VitalsError
 
 # Probabilities in a tile, of which there are two copies: 2 × 2 MiB where a tile is to stay in the
 # cache, 2 × 256 MiB on a GPU, where few large kernels are the fast ones.
 NUMBERS_PER_TILE = 2**19
 NUMBERS_PER_GPU_TILE = 2**26
+LOG2_E = math.log2(math.e)
 # Images whose maps are added in float32 before float64 takes over, which on a CPU costs as much as
-# four such additions: they lose less than 16·2⁻²⁴, 1e-6 of the sum.
+# four such additions: they lose less than 32·2⁻²⁴, 2e-6 of the sum.
 IMAGES_IN_FLOAT32 = 16
 
 
@@ -81,11 +83,13 @@ def fold(
     mask: Tensor | None,
     roles: TokenRoles,
     whole: Tensor,
+    buffers: Buffers | None = None,
 ) -> Folded:
     """What is kept of softmax(QKᵀ·scale + mask), computed in float32 where the query is.
 
     query, key, scale, mask: as in `Call`; whole: positions in the batch of the images whose maps
-    are kept head by head. A query that the mask lets look nowhere has NaN for probabilities.
+    are kept head by head; buffers: where the memory comes from, and that of `mean` and `total` may
+    go again. A query that the mask lets look nowhere has NaN for probabilities.
     Raises VitalsError where queries or keys are not the tokens of `roles`.
     """
     images, heads, tokens, _ = query.shape
@@ -94,16 +98,18 @@ def fold(
             f"attention is of {tokens} queries to {key.shape[2]} keys, expected the "
             f"{roles.tokens} tokens of the model on both sides"
         )
-    kept = _Kept(query, whole)
+    buffers = buffers or Buffers(query.device)
+    kept = _Kept(query, whole, buffers)
     bias = None if mask is None else _bias(mask).expand(images, heads, tokens, tokens)
     tiles = list(_tiles(images, heads, tokens, query.device))
-    memory = query.new_empty(2, math.prod(tiles[0].shape), tokens, tokens, dtype=torch.float32)
+    memory = buffers.take((2, math.prod(tiles[0].shape), tokens, tokens), torch.float32)
     with torch.autocast(query.device.type, enabled=False):
         for tile in tiles:
             scores, maps = memory[:, : math.prod(tile.shape)].unflatten(1, tile.shape)
             _score(query[tile], key[tile], scale, None if bias is None else bias[tile], scores)
             row_entropy = _softmax(scores, maps)
             kept.add(tile, maps, row_sums(maps, roles, row_entropy, workspace=scores))
+    buffers.give(memory)
     return kept.folded(roles)
 
 
@@ -147,7 +153,7 @@ def _tiles(images: int, heads: int, tokens: int, device: torch.device) -> Iterat
 
 
 def _bias(mask: Tensor) -> Tensor:
-    """What the mask adds to the scores: finite, but NaN in a row that is masked whole.
+    """What the mask adds to the scores of base 2: finite, but NaN in a row that is masked whole.
 
     −∞ would make the entropy 0·∞; a number that is as good as −∞ gives probabilities of 0 as well.
     """
@@ -155,38 +161,43 @@ def _bias(mask: Tensor) -> Tensor:
         mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
     bias = mask.float()
     nowhere = (bias == -torch.inf).all(dim=-1, keepdim=True)
-    return bias.clamp(min=torch.finfo(torch.float32).min / 4).masked_fill(nowhere, torch.nan)
+    bias = (bias * LOG2_E).clamp(min=torch.finfo(torch.float32).min / 4)
+    return bias.masked_fill(nowhere, torch.nan)
 
 
 def _score(query: Tensor, key: Tensor, scale: float, bias: Tensor | None, out: Tensor) -> None:
-    """QKᵀ·scale + bias, (image, head, query, key)."""
+    """QKᵀ·scale·log₂e + bias, (image, head, query, key): powers of 2 cost less than those of e."""
     if bias is not None:
         out.copy_(bias)
     query, key, out = (x.float().flatten(0, 1) for x in (query, key, out))  # (map, token, ...)
-    torch.baddbmm(out, query, key.mT, beta=0 if bias is None else 1, alpha=scale, out=out)
+    beta = 0 if bias is None else 1
+    torch.baddbmm(out, query, key.mT, beta=beta, alpha=scale * LOG2_E, out=out)
 
 
 def _softmax(scores: Tensor, out: Tensor) -> Tensor:
-    """Fill `out`, and use `scores` up; returns each row's entropy over log T, (..., query).
+    """Fill `out`, and use `scores` of base 2 up; each row's entropy over log T, (..., query).
 
-    With s measured from the row's largest, where p = 1/Σeˢ, the entropy is −log max p − Σ p·s: two
+    With s measured from the row's largest and Z = Σ2ˢ, the entropy is log Z − log 2·Σ p·s: two
     terms that are never negative, so that nothing cancels, and no logarithm of every probability.
     """
     scores -= scores.amax(dim=-1, keepdim=True)
-    torch.softmax(scores, dim=-1, out=out)
+    torch.exp2(scores, out=out)
+    row_sum = out.sum(dim=-1, keepdim=True)
+    out /= row_sum
     scores *= out
-    return -(out.amax(dim=-1).log() + scores.sum(dim=-1)) / math.log(scores.shape[-1])
+    entropy = row_sum[..., 0].log() - math.log(2) * scores.sum(dim=-1)
+    return entropy / math.log(scores.shape[-1])
 
 
 class _Kept:
     """What the tiles of one call have left so far."""
 
-    def __init__(self, query: Tensor, whole: Tensor) -> None:
+    def __init__(self, query: Tensor, whole: Tensor, buffers: Buffers) -> None:
         images, heads, tokens, _ = query.shape
         self.shape = images, heads
         self.sums: dict[str, Tensor] = {}
-        self.mean = query.new_zeros(images, tokens, tokens, dtype=torch.float32)
-        self.total = _SumOverImages(heads, tokens, query.device)
+        self.mean = buffers.take((images, tokens, tokens), torch.float32).zero_()
+        self.total = _SumOverImages((heads, tokens, tokens), buffers)
         self.positions = whole.tolist() if len(whole) else []
         shape = (len(self.positions), heads, tokens, tokens)
         self.heads = query.new_empty(shape, dtype=torch.float32)
@@ -208,28 +219,50 @@ class _Kept:
 
 
 class _SumOverImages:
-    """Maps summed over images in float64: at once on a GPU, elsewhere after a few in float32."""
+    """Maps (head, query, key) summed in float64: at once on a GPU, else after a few in float32."""
 
-    def __init__(self, heads: int, tokens: int, device: torch.device) -> None:
-        on_gpu = device.type == "cuda"
-        shape = (heads, tokens, tokens)
-        # An accelerator of another kind need not have float64.
-        where = device if on_gpu else "cpu"
-        self.total = torch.zeros(shape, dtype=torch.float64, device=where)
-        self.dtype = torch.float64 if on_gpu else torch.float32
-        self.recent = torch.zeros(shape, dtype=self.dtype, device=device)
-        self.images = 0  # that `total` holds
+    def __init__(self, shape: tuple[int, int, int], buffers: Buffers) -> None:
+        self.buffers, self.at_once = buffers, buffers.device.type == "cuda"
+        self.recent = buffers.take(shape, torch.float64 if self.at_once else torch.float32).zero_()
+        self.images = 0  # that `recent` holds
+        self.carried: Tensor | None = None  # of the images before those, float64
 
     def add(self, tile: _Tile, maps: Tensor) -> None:
-        several = len(maps) > 1
-        self.recent[tile.heads] += maps.sum(dim=0, dtype=self.dtype) if several else maps[0]
-        whole_images = tile.heads.stop == len(self.recent)
-        if whole_images and tile.images.stop - self.images >= IMAGES_IN_FLOAT32:
-            self.finish()
-            self.images = tile.images.stop
+        """The maps of a tile, (image, head, query, key)."""
+        recent = self.recent[tile.heads]
+        if self.at_once:
+            recent += maps.sum(dim=0, dtype=torch.float64)
+            return
+        for few in maps.split(IMAGES_IN_FLOAT32):
+            # a product with ones reads the maps and what they are added to once
+            recent.view(1, -1).addmm_(maps.new_ones(1, len(few)), few.flatten(1))
+            if tile.heads.stop == len(self.recent):
+                self._count(len(few))
 
     def finish(self) -> Tensor:
-        """What was added so far: (head, query, key), float64."""
-        self.total += self.recent.to(self.total.device)
-        self.recent.zero_()
-        return self.total
+        """All that was added, float64; the sum takes nothing more."""
+        if self.at_once:
+            return self.recent
+        total = self._carry()
+        self.buffers.give(self.recent)
+        return total
+
+    def _count(self, images: int) -> None:
+        self.images += images
+        if self.images >= IMAGES_IN_FLOAT32:
+            self._carry()
+            self.recent.zero_()
+            self.images = 0
+
+    def _carry(self) -> Tensor:
+        if self.carried is None:
+            self.carried = self._in_float64().copy_(self.recent)
+        else:
+            self.carried += self.recent.to(self.carried.device)
+        return self.carried
+
+    def _in_float64(self) -> Tensor:
+        """Memory for the sum: an accelerator that is no GPU of CUDA need not have the type."""
+        if self.buffers.device.type == "cpu":
+            return self.buffers.take(self.recent.shape, torch.float64)
+        return torch.empty(self.recent.shape, dtype=torch.float64)

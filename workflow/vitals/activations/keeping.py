@@ -71,7 +71,7 @@ class Kept(Pass):
     """A pass of a batch of which only what is stored remains."""
 
     def __init__(self, keeping: Keeping, batch: Batch, taps: Taps) -> None:
-        super().__init__(taps=taps)
+        super().__init__(taps=taps, buffers=keeping.buffers)
         self.keeping, self.batch = keeping, batch
         self.shown = keeping.places(batch, GALLERY)
         self.tokens = keeping.places(batch, TOKENS)
@@ -92,8 +92,8 @@ class Kept(Pass):
         blocks = self.keeping.blocks
         self._put(TOKEN_ATTENTION, blocks, self._of_tier(folded.mean))
         self._put(GALLERY_ATTENTION, blocks, folded.heads)
-        total = self.keeping.buffers.take(folded.total.shape, folded.total.dtype)
-        self.attention_sum.append(total.copy_(folded.total))
+        self.keeping.buffers.give(folded.mean)
+        self.attention_sum.append(folded.total)
         for name, summary in folded.summaries.items():
             self.summaries.setdefault(name, []).append(summary)
 
