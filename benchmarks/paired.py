@@ -23,14 +23,15 @@ def ratios(
 ) -> pd.DataFrame:
     """Seconds of each candidate, and its ratio to the baseline: median and quartiles over rounds.
 
-    Each candidate runs once before the rounds, so that nothing is measured cold; `forget` runs
-    after each, unmeasured.
+    cpu_ratio: the median ratio of the seconds that all threads of this process computed, which
+    leaves out waiting, for the disk or for a core that others use. Each candidate runs once before
+    the rounds, so that nothing is measured cold; `forget` runs after each, unmeasured.
     """
     order = random.Random(seed)
     for run in candidates.values():
         run()
         forget()
-    seconds = []
+    seconds, computed = [], []
     for _ in range(rounds):
         names = list(candidates)
         order.shuffle(names)
@@ -38,19 +39,28 @@ def ratios(
         for name in names:
             measured[name] = _seconds(candidates[name])
             forget()
-        seconds.append(measured)
-    table = pd.DataFrame(seconds)[list(candidates)]
+        seconds.append({name: took for name, (took, _) in measured.items()})
+        computed.append({name: took for name, (_, took) in measured.items()})
+    table, cpu = (pd.DataFrame(rows)[list(candidates)] for rows in (seconds, computed))
     relative = table.div(table[baseline], axis=0)
     low, middle, high = (relative.quantile(share) for share in (0.25, 0.5, 0.75))
+    cpu_ratio = cpu.div(cpu[baseline], axis=0).median()
     return pd.DataFrame(
-        {"seconds": table.median(), "ratio": middle, "ratio_low": low, "ratio_high": high}
+        {
+            "seconds": table.median(),
+            "ratio": middle,
+            "ratio_low": low,
+            "ratio_high": high,
+            "cpu_ratio": cpu_ratio,
+        }
     ).rename_axis("candidate")
 
 
-def _seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def _seconds(run: Callable[[], None]) -> tuple[float, float]:
+    """What a run takes by the clock, and what it computes in that time."""
+    start, cpu = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def machine(*packages: str) -> str:
