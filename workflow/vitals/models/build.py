@@ -20,7 +20,14 @@ from vitals.models import checkpoints
 from vitals.models.anatomy import check_kind, input_shape
 from vitals.models.checkpoints import NPZ, Checkpoint
 from vitals.models.filled import Filled
-from vitals.models.registry import HUB, PRETRAINED, TRAINED, check_architecture, check_options
+from vitals.models.registry import (
+    HUB,
+    PRETRAINED,
+    TORCHVISION,
+    TRAINED,
+    check_architecture,
+    check_options,
+)
 from vitals.models.transform import Transform, transform
 from vitals.provenance import canonical, digest_of
 from vitals.whole import whole_file
@@ -56,9 +63,10 @@ def skeleton(
     """
     check_options(options, PRETRAINED)
     named, made = architecture, dict(options)
-    if architecture.startswith(HUB):
+    if architecture.startswith((HUB, TORCHVISION)):
         checkpoint = checkpoints.find(architecture)
         named, made = checkpoint.architecture, {**checkpoint.options, **options}
+        made["pretrained_cfg_overlay"] = dict(checkpoint.preparation)
         classes = checkpoint.rows if classes is None else classes
     check_architecture(named)
     rows = {} if classes is None else {"num_classes": classes}
@@ -78,8 +86,8 @@ def load_weights(checkpoint: Checkpoint, options: Mapping[str, Any]) -> nn.Modul
     rows, asked = checkpoint.rows, checkpoint.asked_rows(options)
     # timm replaces the head of weights for another number of classes by a random one, unless told
     # that theirs is the number asked for: then it says which shapes differ
-    overlay: dict[str, Any] = {"num_classes": rows}
-    if checkpoint.file is not None:
+    overlay: dict[str, Any] = {**checkpoint.preparation, "num_classes": rows}
+    if checkpoint.tensors is None and checkpoint.file is not None:
         arrays = checkpoint.file.suffix == NPZ  # Google's, which timm reads by their own names
         overlay |= {"file": str(checkpoint.file), "custom_load": arrays}
     loaded = {"num_classes": rows, "pretrained": True, "pretrained_cfg_overlay": overlay}
@@ -112,7 +120,11 @@ def _created(name: str, options: dict[str, Any]) -> nn.Module:
 
 def _loaded(checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
     try:
-        return _created(checkpoint.name, options)
+        if checkpoint.tensors is None:
+            return _created(checkpoint.name, options)
+        overlay = {**options["pretrained_cfg_overlay"], "state_dict": checkpoint.tensors()}
+        made = {**checkpoint.options, **options, "pretrained_cfg_overlay": overlay}
+        return _created(checkpoint.architecture, made)
     except VitalsError:
         raise
     except Exception as error:  # of the hub's, the unpickler's or safetensors' own kinds

@@ -1,12 +1,13 @@
-"""Weights that exist already: of timm's tags, of a hub's repository, or in a file of one's own.
+"""Weights that exist already: of timm's or torchvision's tags, of a hub, or in a file of one's own.
 
 What is known of them before a model is made: what timm builds for them, how many rows their
 classifier has, and what these rows are called.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import torch
 from safetensors import safe_open
 
 from vitals.errors import VitalsError, one_line
-from vitals.models import classes
+from vitals.models import classes, published, torchvision_weights
 from vitals.models.classes import Classes
-from vitals.models.registry import HUB, PRETRAINED, check_architecture
+from vitals.models.published import PublishedAccuracy
+from vitals.models.registry import HUB, PRETRAINED, TORCHVISION, check_architecture
 
 NPZ = ".npz"
 # Where the formats that timm reads keep a classifier, and which dimension of it counts its rows.
@@ -43,7 +45,9 @@ class Checkpoint:
     name: what timm loads them by; architecture, options: what timm builds, without weights, to take
     them; rows: of their classifier, 0 for none; classes: of these rows, None where nobody says;
     file: where they are, None for timm's and a hub's; blocks: in the file, None where it is not
-    told.
+    told; preparation: of images, what differs from the architecture's own, by timm's names;
+    tensors: what reads them, by timm's names, where timm itself does not know theirs; published:
+    their accuracy, None where it is not known.
     """
 
     name: str
@@ -53,6 +57,9 @@ class Checkpoint:
     classes: Classes | None
     file: Path | None = None
     blocks: int | None = None
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Callable[[], Mapping[str, torch.Tensor]] | None = None
+    published: PublishedAccuracy | None = None
 
     def __str__(self) -> str:
         """How errors name these weights."""
@@ -79,12 +86,21 @@ def find(architecture: str, file: Path | None = None) -> Checkpoint:
     no weights, and for a hub's repository that cannot be had.
     """
     check_architecture(architecture, PRETRAINED if file is None else str(file))
+    if architecture.startswith(TORCHVISION):
+        return _of_torchvision(architecture, file)
     if file is not None:
         return _of_file(architecture, file)
     if architecture.startswith(HUB):
         return _of_hub(architecture)
     rows = timm.models.get_pretrained_cfg(architecture).num_classes
-    return Checkpoint(architecture, architecture, {}, rows, classes.imagenet(rows))
+    return Checkpoint(
+        architecture,
+        architecture,
+        {},
+        rows,
+        classes.imagenet(rows),
+        published=published.of_timm(architecture),
+    )
 
 
 def row_classes(
@@ -113,6 +129,23 @@ def row_classes(
     )
 
 
+def _of_torchvision(name: str, file: Path | None) -> Checkpoint:
+    weights = torchvision_weights.weights_of(name)
+    preparation = torchvision_weights.preparation(weights)
+    rows = len(weights.meta["categories"])
+    return Checkpoint(
+        name,
+        torchvision_weights.architecture(name),
+        {"img_size": preparation["input_size"][-1]},
+        rows,
+        classes.imagenet(rows),
+        file,
+        preparation=preparation,
+        tensors=partial(torchvision_weights.tensors, weights, file),
+        published=torchvision_weights.accuracy(weights),
+    )
+
+
 def _of_file(architecture: str, file: Path) -> Checkpoint:
     if not file.is_file():
         raise VitalsError(f"no weights at {file}")
@@ -121,8 +154,8 @@ def _of_file(architecture: str, file: Path) -> Checkpoint:
     except Exception as error:  # of the unpickler's, numpy's or safetensors' own kinds
         raise VitalsError(f"{file} cannot be read as weights: {one_line(error)}") from error
     rows = _rows(shapes)
-    published = classes.imagenet(rows) if _tagged_rows(architecture) == rows else None
-    return Checkpoint(architecture, architecture, {}, rows, published, file, _blocks(shapes))
+    tagged = classes.imagenet(rows) if _tagged_rows(architecture) == rows else None
+    return Checkpoint(architecture, architecture, {}, rows, tagged, file, _blocks(shapes))
 
 
 def _tagged_rows(architecture: str) -> int | None:

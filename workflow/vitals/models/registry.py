@@ -15,6 +15,7 @@ from vitals.errors import VitalsError, unknown
 
 TRAINED, PRETRAINED = "trained", "pretrained"
 HUB = "hf-hub:"
+TORCHVISION = "torchvision:"
 
 # The modules of timm whose architectures carry one stream of tokens through blocks of one kind.
 SUPPORTED = (
@@ -78,6 +79,8 @@ CONFIGURED = re.compile(r"^    '(\w+)(?:\.([\w-]+))?\*?': (_\w*cfg)\(", re.MULTI
 MAKER = re.compile(r"^def (_\w*cfg)\(.*\n(?:(?:[ )].*)?\n)*", re.MULTILINE)
 PLACED = re.compile(r"(?:hf_hub_id|url)='\w")
 RENAMED = re.compile(r"^    '(\w+)':\s*'([\w.-]+)'", re.MULTILINE)
+TORCHVISION_WEIGHTS = re.compile(r"^class (ViT_\w+)_Weights\(WeightsEnum\):", re.MULTILINE)
+TORCHVISION_TAG = re.compile(r"^    (\w+) = Weights\(", re.MULTILINE)
 HUB_NAME = re.compile(rf"{HUB}[\w-][\w.-]*/[\w-][\w.-]*@[\w-][\w./-]*")
 
 
@@ -100,15 +103,20 @@ def tags(architecture: str) -> tuple[str, ...]:
 def check_architecture(name: str, weights: str = TRAINED) -> None:
     """Raise VitalsError for an architecture that cannot be had with these weights, and say why.
 
-    name: "family" or "family.tag" of timm, or "hf-hub:organisation/name@revision"; weights:
-    "trained", "pretrained" or the path of a file. Published weights need a tag, or a hub's name.
+    name: "family" or "family.tag" of timm, "torchvision:family.tag", or
+    "hf-hub:organisation/name@revision"; weights: "trained", "pretrained" or the path of a file.
+    Published weights need a tag, or a hub's name.
 
     >>> check_architecture("vit_tiny_patch16_224")
     >>> check_architecture("vit_small_patch16_224.dino", "pretrained")
     >>> check_architecture("hf-hub:timm/vit_small_patch16_224.dino@main", "pretrained")
+    >>> check_architecture("torchvision:vit_b_16.IMAGENET1K_V1", "pretrained")
     """
     if name.startswith(HUB):
         _check_hub(name, weights)
+        return
+    if name.startswith(TORCHVISION):
+        _check_torchvision(name, weights)
         return
     family, _, tag = name.partition(".")
     module = _modules().get(family)
@@ -156,6 +164,20 @@ def _check_hub(name: str, weights: str) -> None:
         )
 
 
+def _check_torchvision(name: str, weights: str) -> None:
+    family, _, tag = name.removeprefix(TORCHVISION).partition(".")
+    known = torchvision_tags()
+    if family not in known:
+        raise unknown("Vision Transformer of torchvision:", family, known)
+    if tag not in known[family]:
+        raise unknown(f"weights of {TORCHVISION}{family}:", tag, known[family])
+    if weights == TRAINED:
+        raise VitalsError(
+            f"architecture '{name}' names weights: expected weights: {PRETRAINED}, or the path of "
+            "their file; to train one here, take timm's architecture"
+        )
+
+
 def _unknown_architecture(name: str, family: str) -> VitalsError:
     now = _renamed().get(family)
     if now is not None:
@@ -164,8 +186,8 @@ def _unknown_architecture(name: str, family: str) -> VitalsError:
         return VitalsError(f"architecture '{name}' is timm's old name: expected '{today}'")
     if "/" in name or ":" in name:
         return VitalsError(
-            f"unknown architecture '{name}': expected timm's family.tag, or "
-            f"{HUB}organisation/name@revision"
+            f"unknown architecture '{name}': expected timm's family.tag, {TORCHVISION}family.tag, "
+            f"or {HUB}organisation/name@revision"
         )
     return unknown("architecture", name, architectures())
 
@@ -180,6 +202,17 @@ def _untagged(name: str, known: tuple[str, ...]) -> VitalsError:
         f"architecture '{name}' does not say which of its weights: expected {name}.tag with one of "
         f"the tags {', '.join(known)}"
     )
+
+
+@lru_cache
+def torchvision_tags() -> dict[str, tuple[str, ...]]:
+    """The weights that torchvision publishes for each of its Vision Transformers."""
+    package = find_spec("torchvision")
+    assert package is not None and package.submodule_search_locations
+    file = Path(package.submodule_search_locations[0], "models", "vision_transformer.py")
+    _, *parts = TORCHVISION_WEIGHTS.split(file.read_text(encoding="utf-8"))
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return {name.lower(): tuple(TORCHVISION_TAG.findall(text)) for name, text in pairs}
 
 
 def _sources(module: str = "*") -> Iterator[tuple[str, str]]:
