@@ -162,7 +162,8 @@ def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
     settings = deepcopy(SMALL)
     tagged = "vit_tiny_patch16_224.augreg_in21k"
     for name, weights in (("timm", "pretrained"), ("own", str(file))):
-        settings["models"][name] = {"architecture": tagged, "weights": weights}
+        bare = {"options": {"num_classes": 0}}  # digits are no classes of ImageNet
+        settings["models"][name] = {"architecture": tagged, "weights": weights, **bare}
     study = study_of(settings)
     assert study.trained == ["vit"]
     assert study.loaded == ["timm", "own"]
@@ -170,6 +171,48 @@ def test_models_are_trained_or_loaded_by_their_weights(tmp_path):
     assert [study.weights(m) for m in study.models] == ["", "", f"--weights {file}"]
     assert json.loads(study.spec("load", "timm"))["weights"] == "pretrained"
     assert json.loads(study.spec("load", "own"))["weights"] == digest_of(b"weights")
+
+
+TENCH, TABBY = "n01440764", "n02123045"
+PUBLISHED = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+
+
+def of_folders(tmp_path, names, **model):
+    """A study of two images in each of these class folders, and one model."""
+    for name in names:
+        for number in range(2):
+            image = tmp_path / "tree" / name / f"{number}.JPEG"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes(b"content")
+    images = {"dataset": "folder", "path": str(tmp_path / "tree"), "test_share": 0.5}
+    return {"study": "tried", "images": images, "models": {"vit": model}}
+
+
+@pytest.mark.parametrize(
+    ("names", "model", "message"),
+    [
+        ([TENCH, TABBY], {}, None),
+        (["tench", "tabby"], {}, None),
+        ([TENCH, "n01440765"], {}, "models.vit: .* 1000 rows have no class 'n01440765'"),
+        ([TENCH, "n01440765"], {"options": {"num_classes": 0}}, None),
+        ([TENCH, "n01440765"], {"architecture": "vit_small_patch14_dinov2.lvd142m"}, None),
+        ([TENCH, "n01440765"], {"architecture": "torchvision:vit_b_16.IMAGENET1K_V1"}, "1000 rows"),
+        ([TENCH, TABBY], {"architecture": "vit_base_patch16_clip_224.openai"}, "each of the 512"),
+        ([TENCH, TABBY], {"classes": "names.txt"}, "models.vit: .* 2 rows have no class"),
+        (["one", "two"], {"classes": "names.txt"}, None),
+    ],
+)
+def test_a_class_that_a_published_classifier_lacks_is_named_before_any_job(
+    tmp_path, names, model, message
+):
+    Path("names.txt").write_text("two\none\n")
+    given = {"architecture": PUBLISHED, "weights": "pretrained", **model}
+    settings = of_folders(tmp_path, names, **given)
+    if message is None:
+        assert study_of(settings).loaded == ["vit"]
+    else:
+        with pytest.raises(VitalsError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+            study_of(settings)
 
 
 def test_another_place_of_the_weights_and_of_the_images_is_in_no_spec(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 METRICS = {
+    "accuracy",
     "similarity", "position", "scrambling", "attention", "collapse", "probes", "geometry",
     "phases", "tradeoff",
 }  # fmt: skip
@@ -24,7 +25,7 @@ DRAWN = {
     "probes": {"probes"},
     "tradeoff": {"scrambling", "probes", "tradeoff"},
     "geometry": {"geometry"},
-    "comparison": METRICS - {"position"},
+    "comparison": METRICS - {"accuracy", "position"},
     "alignment": set(),  # of activations
 }
 OPTIONS = {"embed_dim": 16, "depth": 2, "num_heads": 2}

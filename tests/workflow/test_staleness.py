@@ -121,6 +121,7 @@ LEAVES = {
     "activations.batch": (7, nothing),
     "bootstrap.samples": (150, measured),
     "bootstrap.seed": (1, measured),
+    "metrics.accuracy.tolerance": (0.5, metric("accuracy")),
     "metrics.similarity.outlier_mads": (4, metric("similarity")),
     "metrics.phases.thresholds": ([0.1], metric("phases")),
     "metrics.scrambling.nulls": (["none"], metric("scrambling")),

@@ -9,11 +9,13 @@ DRAWN_FROM = {
 
 rule draw:
     input:
-        lambda wildcards: expand(
+        results=lambda wildcards: expand(
             DRAWN_FROM[FIGURES[wildcards.figure].compared],
             model=STUDY.models,
             metric=FIGURES[wildcards.figure].metrics,
         ),
+        # no figure before the models are known to be as accurate as they should be
+        checked=ancient(expand(f"{MODEL}/metrics/accuracy.nc", model=STUDY.models)),
     output:
         figure=f"{ROOT}/figures/{{figure}}.svg",
         others=multiext(f"{ROOT}/figures/{{figure}}", ".png", ".pdf", ".csv"),
@@ -26,4 +28,4 @@ rule draw:
         code=lambda wildcards: STUDY.code("figure", wildcards.figure),
     shell:
         "python -m vitals figure {wildcards.figure} --spec {params.spec:q} --code {params.code:q}"
-        " --results {input:q} --output {output.figure:q} 2>&1 | tee {log:q}"
+        " --results {input.results:q} --output {output.figure:q} 2>&1 | tee {log:q}"

@@ -4,6 +4,23 @@ A metric reads the shards of one model, or the results of other metrics of that 
 """
 
 
+rule measure_accuracy:
+    input:
+        SHARDS,
+    output:
+        f"{MODEL}/metrics/accuracy.nc",
+    log:
+        f"{MODEL}/logs/accuracy.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "accuracy"),
+        code=lambda wildcards: STUDY.code("metric", "accuracy"),
+    shell:
+        "python -m vitals metric accuracy --spec {params.spec:q} --code {params.code:q}"
+        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule measure_similarity:
     input:
         SHARDS,

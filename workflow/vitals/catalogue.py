@@ -47,6 +47,7 @@ class Metric:
 METRICS = {
     metric.name: metric
     for metric in (
+        Metric("accuracy", tiers=(POOLED,)),
         Metric("similarity", tiers=(TOKENS,), reducer="token_similarity.TokenSimilarity"),
         Metric("phases", results=("similarity",)),
         Metric(
@@ -94,7 +95,11 @@ FIGURES = {
         Figure("geometry", ("geometry",)),
         Figure("alignment", (ALIGNMENT,), compared=True),
         # all that has differences over depth, or in depth
-        Figure("comparison", tuple(m for m in METRICS if m != "position"), compared=True),
+        Figure(
+            "comparison",
+            tuple(m for m in METRICS if m not in ("accuracy", "position")),
+            compared=True,
+        ),
     )
 }
 

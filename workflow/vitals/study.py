@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from vitals import catalogue
 from vitals.catalogue import METRICS
 from vitals.data import datasets, digests, images
 from vitals.errors import VitalsError, unknown
+from vitals.models import classes, registry
 from vitals.models.registry import PRETRAINED, TRAINED, check_architecture, check_options
 from vitals.provenance import canonical, code_digest, digest_of
 
@@ -52,6 +53,8 @@ class Study:
         self.listing = images.listed(self.settings["images"], previous)
         _check_folds(self.settings, self.listing)
         self._frozen = None if previous is None else images.read(previous)
+        for name, model in self.models.items():
+            _check_classes(name, model, self.listing.attrs["classes"])
         self._codes: dict[tuple[str, ...], str] = {}
         # the jobs of every model ask for the same
         self._read_by_shard = cache(self._read_by_shard)
@@ -285,6 +288,32 @@ def _check_model(name: str, model: Mapping[str, Any]) -> None:
             f"models.{name}.weights = '{weights}': expected '{TRAINED}', '{PRETRAINED}' or "
             "the path of a file"
         )
+
+
+def _check_classes(name: str, model: Mapping[str, Any], of_images: Sequence[str]) -> None:
+    """VitalsError where a classifier is known to lack a class of the images, before it is loaded.
+
+    What a file's rows are is known once it is read.
+    """
+    if model["weights"] == TRAINED or model["options"].get("num_classes") == 0:
+        return
+    known = None
+    if model["classes"] is not None:
+        known = classes.named(_class_names(model["classes"]))
+    elif model["weights"] == PRETRAINED:
+        rows = registry.rows(model["architecture"])
+        known = None if rows is None else classes.imagenet(rows)
+        if rows and known is None:
+            raise VitalsError(
+                f"models.{name}: nothing says which class each of the {rows} rows of "
+                f"{model['architecture']} is: give `classes`, a file with the name of each, or "
+                "leave them out by the option num_classes: 0"
+            )
+    if known is not None:
+        try:
+            classes.rows(of_images, known)
+        except VitalsError as error:
+            raise VitalsError(f"models.{name}: {error}") from None
 
 
 def _completed(settings: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_it_draws_a_figure_and_a_table(drawn):
     figure.draw_without_rendering()
     assert isinstance(figure, Figure) and isinstance(table, pd.DataFrame)
     assert list(table.columns) == rows.COLUMNS
-    assert (table.dtypes[summary.NUMBERS] == np.float64).all()
+    assert (table.dtypes[rows.NUMBERS] == np.float64).all()
     assert figure.get_figwidth() == style.WIDTH
 
 

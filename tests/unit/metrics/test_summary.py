@@ -10,6 +10,7 @@ from vitals.metrics.results import describe, mark_absent
 
 COLUMNS = (
     "study model metric variable layer depth relative_depth feature value low high unit status note"
+    " top1"
 )
 
 
@@ -242,3 +243,12 @@ def test_a_scalar_stands_for_itself_and_what_is_not_defined_has_no_row():
     assert table["excludes_zero"].all() and table["band_excludes_zero"].all()
     assert table["band_low"].isna().all() and (table["points"] == 1).all()
     assert set(table["unit"]) == {"layers"}
+
+
+def test_a_models_accuracy_stands_beside_each_of_its_numbers():
+    accuracy = result({"top1": described(0.75)})
+    curve = result({"cosine": described([0.0, 0.5], "layer")}, **layers("embed", "position"))
+    results = {("a", "accuracy"): accuracy, ("a", "similarity"): curve, ("b", "similarity"): curve}
+    rows = summary.table(results, study="digits")
+    assert rows.loc[rows["model"] == "a", "top1"].tolist() == [0.75] * 3
+    assert rows.loc[rows["model"] == "b", "top1"].isna().all()

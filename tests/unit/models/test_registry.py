@@ -43,6 +43,12 @@ def test_the_tags_are_those_of_all_weights_that_timm_publishes(module):
         assert tags(name) == tuple(sorted(found.split(".", 1)[1] for found in published)), name
 
 
+@pytest.mark.parametrize("module", SUPPORTED)
+def test_the_rows_of_a_classifier_are_those_that_timm_says(module):
+    for name in timm.list_models(module=module, pretrained=True):
+        assert registry.rows(name) == timm.models.get_pretrained_cfg(name).num_classes, name
+
+
 @pytest.mark.parametrize(
     ("name", "weights"),
     [

@@ -36,7 +36,8 @@ def open_pooled(path: Paths) -> xr.Dataset:
     path: as for `open_tokens`. `pooled` (layer, image, feature, channel), `logits` (image, class),
     `head_input` (image, channel), which is the feature that the model's own classifier reads,
     `attention_*` (block, image, head), `attention_mean` (block, head, query, key), and what the
-    store keeps of the weights. Raises VitalsError as `open_tokens` does.
+    store keeps of the weights; attribute `published`: the accuracy that is published for them.
+    Raises VitalsError as `open_tokens` does.
     """
     return _open(path, POOLED, _pooled)
 
@@ -62,7 +63,9 @@ def _open(path: Paths, group: str, join: Callable[[list[xr.Dataset]], xr.Dataset
     weights = open_group(found[0], MODEL)
     of_model = [] if weights is None else [weights]
     joined = xr.merge([join(present), *of_model], join="exact", combine_attrs="drop")
-    return joined.assign_attrs(_absences([*opened, *of_model]))
+    published = provenance(found[0]).get("published") if group == POOLED else None
+    known = {"published": published} if published else {}
+    return joined.assign_attrs({**_absences([*opened, *of_model]), **known})
 
 
 def _absences(parts: list[xr.Dataset]) -> dict[str, dict[str, str]]:

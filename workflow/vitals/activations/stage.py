@@ -52,6 +52,7 @@ def run(
         ),
         **found.origin,
         "transform": about["transform"],
+        "published": about.get("published"),
         "images": spec["images"],
         "versions": versions(),
         "device": str(machine.device),

@@ -22,7 +22,9 @@ import xarray as xr
 from vitals.metrics import summary
 from vitals.metrics.results import absences
 
-COLUMNS = [name for name in summary.COLUMNS if name != "study"]
+# without what is not of a figure's own metrics
+COLUMNS = [name for name in summary.COLUMNS if name not in ("study", "top1")]
+NUMBERS = [name for name in summary.NUMBERS if name in COLUMNS]
 COMPANIONS = ("", "_low", "_high")
 Results = Mapping[str, Mapping[str, xr.Dataset]]  # by model, then metric
 
@@ -64,8 +66,8 @@ def _reason(result: xr.Dataset | None, metric: str, name: str) -> str:
 
 def extra(model: str, metric: str, variable: str, **columns: object) -> pd.DataFrame:
     """One row that the summary does not hold, with the columns given."""
-    texts = dict.fromkeys((c for c in COLUMNS if c not in summary.NUMBERS), "")
-    row = {**dict.fromkeys(summary.NUMBERS, np.nan), **texts}
+    texts = dict.fromkeys((c for c in COLUMNS if c not in NUMBERS), "")
+    row = {**dict.fromkeys(NUMBERS, np.nan), **texts}
     row |= {"model": model, "metric": metric, "variable": variable, **columns}
     return pd.DataFrame([row])[COLUMNS]
 

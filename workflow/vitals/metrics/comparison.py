@@ -26,6 +26,7 @@ from vitals.metrics.results import RECONSTRUCTED, absences, describe, mark_absen
 SOURCE = "paired bootstrap over images"
 BAND_SOURCE = "Romano & Wolf 2005, studentised maximum over the curve"
 HEADLINES = {
+    "accuracy": ("top1", "top5"),
     "similarity": ("centered_cosine", "cosine"),
     "phases": ("cliff_end", "climb_start", "plateau_length", "plateau_length_relative"),
     "position": ("dominance",),

@@ -35,6 +35,7 @@ COLUMNS = [
     "unit",
     "status",
     "note",
+    "top1",
 ]
 DIFFERENCES = [
     "study",
@@ -55,7 +56,7 @@ DIFFERENCES = [
     "band_excludes_zero",
     "unit",
 ]
-NUMBERS = ["depth", "relative_depth", "value", "low", "high"]
+NUMBERS = ["depth", "relative_depth", "value", "low", "high", "top1"]
 # What belongs to another variable, and has no rows of its own.
 BAND = ("_simultaneous_low", "_simultaneous_high")
 EXCLUDES_ZERO = ("_excludes_zero", "_excludes_zero_simultaneous")
@@ -72,11 +73,12 @@ def table(results: Mapping[tuple[str, str], xr.Dataset], *, study: str) -> pd.Da
     results: by (model, metric); a comparison's rows have the pair, "a - b", as their model. Values
     over `image` are averaged. A row of a block stands at the tap that the block writes, "block.i".
     `feature` joins the values of the other dims with ",". What is absent has one row, without a
-    value, and its reason in `note`; so has a point at which nothing is defined.
+    value, and its reason in `note`; so has a point at which nothing is defined. `top1` is the
+    accuracy of the row's model on the test split, beside each of its numbers.
     Returns the columns `COLUMNS`, in the order of the results.
     """
     frames = [
-        frame.assign(study=study, metric=metric)
+        frame.assign(study=study, metric=metric, top1=_accuracy(results, model))
         for (model, metric), result in results.items()
         for frame in _frames(model, result)
     ]
@@ -110,6 +112,12 @@ def differences(results: Mapping[str, xr.Dataset], *, study: str) -> pd.DataFram
     rows["points"] = curve["low"].transform("count")
     rows["excluding"] = curve["excludes_zero"].transform("sum")
     return rows.reset_index(drop=True)
+
+
+def _accuracy(results: Mapping[tuple[str, str], xr.Dataset], model: str) -> float:
+    """A model's accuracy on the test split, NaN where it is not known."""
+    accuracy = results.get((model, "accuracy"), {})
+    return float(accuracy["top1"]) if "top1" in accuracy else np.nan
 
 
 def _difference_rows(result: xr.Dataset, name: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from vitals.errors import VitalsError, unknown
 TRAINED, PRETRAINED = "trained", "pretrained"
 HUB = "hf-hub:"
 TORCHVISION = "torchvision:"
+TORCHVISION_ROWS = 1000
 
 # The modules of timm whose architectures carry one stream of tokens through blocks of one kind.
 SUPPORTED = (
@@ -78,6 +79,7 @@ ENTRYPOINT = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 CONFIGURED = re.compile(r"^    '(\w+)(?:\.([\w-]+))?\*?': (_\w*cfg)\(", re.MULTILINE)
 MAKER = re.compile(r"^def (_\w*cfg)\(.*\n(?:(?:[ )].*)?\n)*", re.MULTILINE)
 PLACED = re.compile(r"(?:hf_hub_id|url)='\w")
+ROWS = re.compile(r"num_classes(?:=|': )(\d+)")
 RENAMED = re.compile(r"^    '(\w+)':\s*'([\w.-]+)'", re.MULTILINE)
 TORCHVISION_WEIGHTS = re.compile(r"^class (ViT_\w+)_Weights\(WeightsEnum\):", re.MULTILINE)
 TORCHVISION_TAG = re.compile(r"^    (\w+) = Weights\(", re.MULTILINE)
@@ -98,6 +100,20 @@ def tags(architecture: str) -> tuple[str, ...]:
     name = architecture.partition(".")[0]
     found = _published(_modules()[name])
     return tuple(sorted(tag for family, tag in found if family == name))
+
+
+def rows(name: str) -> int | None:
+    """Rows of the classifier of published weights, by their name; None for those of a hub.
+
+    >>> rows("vit_small_patch16_224.augreg_in21k"), rows("vit_small_patch16_224.dino")
+    (21843, 0)
+    """
+    if name.startswith(HUB):
+        return None
+    if name.startswith(TORCHVISION):
+        return TORCHVISION_ROWS
+    family, _, tag = name.partition(".")
+    return _published(_modules()[family])[family, tag]
 
 
 def check_architecture(name: str, weights: str = TRAINED) -> None:
@@ -230,21 +246,26 @@ def _modules() -> dict[str, str]:
 
 
 @lru_cache
-def _published(module: str) -> frozenset[tuple[str, str]]:
-    """The weights that a module of timm configures and says where to get: (architecture, tag)."""
+def _published(module: str) -> dict[tuple[str, str], int]:
+    """The weights that a module of timm configures and says where to get, and their rows.
+
+    By (architecture, tag).
+    """
     text = re.sub(r"#.*", "", dict(_sources(module))[module])
-    placing = {maker[1] for maker in MAKER.finditer(text) if PLACED.search(maker[0])}
-    found = set()
+    makers = {maker[1]: maker[0] for maker in MAKER.finditer(text)}
+    found = {}
     entries = list(CONFIGURED.finditer(text))
     ends = [entry.start() for entry in entries[1:]]
     for entry, end in zip(entries, [*ends, len(text)], strict=True):
         architecture, tag, maker = entry.groups()
         body = text[entry.end() : end].partition("\n}")[0]
-        if maker in placing or PLACED.search(body):
-            found.add((architecture, tag or ""))
+        if PLACED.search(makers[maker]) or PLACED.search(body):
+            said = ROWS.search(body) or ROWS.search(makers[maker])
+            found[architecture, tag or ""] = int(said[1])
             if "use quickgelu" in body:  # the module's own loop configures these a second time
-                found.add((architecture.replace("_clip_", "_clip_quickgelu_"), tag or ""))
-    return frozenset(found)
+                again = architecture.replace("_clip_", "_clip_quickgelu_")
+                found[again, tag or ""] = int(said[1])
+    return found
 
 
 @lru_cache

@@ -1,7 +1,8 @@
 """The stages that make a model: trained here, or loaded, from files to files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vitals.data import images as image_lists
 from vitals.data.images import FIT, TEST
 from vitals.errors import VitalsError
 from vitals.models import build, checkpoints, classes, training
+from vitals.models.checkpoints import Checkpoint
 from vitals.models.classes import Classes
 from vitals.provenance import versions
 from vitals.reuse import FINGERPRINT, TAKEN_FROM, elsewhere, fingerprint
@@ -96,7 +98,18 @@ def load(
         "architecture": checkpoint.architecture,
         "options": {**checkpoint.options, **kept},
     }
+    about["published"] = _published(checkpoint, model, kept)
     return _saved(model, about, weights)
+
+
+def _published(
+    checkpoint: Checkpoint, model: torch.nn.Module, options: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The published accuracy of weights, where the model and its images are as they were for it."""
+    found, transform = checkpoint.published, asdict(build.transform(model))
+    if found is None or set(options) - {"img_size"} or not found.holds(transform):
+        return None
+    return {"top1": found.top1, "source": found.source}
 
 
 def _taken(weights: Path, provenance: dict[str, str], studies: Path) -> str | None:

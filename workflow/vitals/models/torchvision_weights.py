@@ -1,7 +1,7 @@
 """torchvision's Vision Transformers as timm's: the same weights under timm's names.
 
-torchvision's `vit_b_16` and its sisters are timm's `vit_base_patch16_224` and its sisters, with other
-names of their parameters and images prepared in another way.
+torchvision's `vit_b_16` and its sisters are timm's `vit_base_patch16_224` and its sisters, with
+other names of their parameters and images prepared in another way.
 """
 
 import re
@@ -85,7 +85,7 @@ def accuracy(weights: WeightsEnum) -> PublishedAccuracy:
 
 
 def tensors(weights: WeightsEnum, file: Path | None) -> dict[str, Tensor]:
-    """Published weights by timm's names: of a file, or downloaded into torch's cache without one."""
+    """Published weights by timm's names: of a file, or without one through torch's cache."""
     if file is None:
         return renamed(weights.get_state_dict(progress=False, check_hash=True))
     return renamed(torch.load(file, map_location="cpu", weights_only=True))
