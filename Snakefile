@@ -22,7 +22,8 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([str(LIBRARY), os.getenv("PYTHONPATH", "")]),
 )
 
-from vitals.catalogue import ALIGNMENT, FIGURES, METRICS
+from vitals import fetch
+from vitals.catalogue import ALIGNMENT, CHECK, FIGURES, METRICS
 from vitals.device import accelerators, workers
 from vitals.errors import VitalsError
 from vitals.study import Study
@@ -35,6 +36,7 @@ if not workflow.config_settings.configfiles:
 
 try:
     STUDY = Study(config, LIBRARY / "schemas" / "study.yaml")
+    fetch.check(STUDY)
 except VitalsError as error:
     raise WorkflowError(str(error)) from None
 

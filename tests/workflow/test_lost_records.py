@@ -15,6 +15,7 @@ OPTIONS = {
     **{"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 16},
     **{"depth": 2, "num_heads": 2, "mlp_ratio": 2},
 }
+MEASURED = ("accuracy", "similarity", "phases", "position")  # no figure without the first
 DRAWN_FROM_SIMILARITY = {"compare": 1, "draw": 2}
 
 
@@ -88,7 +89,7 @@ def test_a_copy_with_any_times_has_nothing_to_do(copied):
             lambda study: study["models"]["second"]["training"].update(seed=2),
             {
                 **{"train": 1, "extract": 1, "compare": 2, "draw": 2},
-                **{f"measure_{metric}": 1 for metric in ("similarity", "phases", "position")},
+                **{f"measure_{metric}": 1 for metric in MEASURED},
             },
         ),
         (lambda study: study["models"].pop("second"), {"compare": 2, "draw": 2}),
@@ -97,7 +98,7 @@ def test_a_copy_with_any_times_has_nothing_to_do(copied):
             lambda study: study["images"].update(seed=1),
             {
                 **{"images": 1, "train": 2, "extract": 2, "compare": 2, "draw": 2},
-                **{f"measure_{metric}": 2 for metric in ("similarity", "phases", "position")},
+                **{f"measure_{metric}": 2 for metric in MEASURED},
             },
         ),
     ],

@@ -15,7 +15,7 @@ rule draw:
             metric=FIGURES[wildcards.figure].metrics,
         ),
         # no figure before the models are known to be as accurate as they should be
-        checked=ancient(expand(f"{MODEL}/metrics/accuracy.nc", model=STUDY.models)),
+        checked=ancient(expand(f"{MODEL}/metrics/{CHECK}.nc", model=STUDY.models)),
     output:
         figure=f"{ROOT}/figures/{{figure}}.svg",
         others=multiext(f"{ROOT}/figures/{{figure}}", ".png", ".pdf", ".csv"),

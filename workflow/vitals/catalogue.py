@@ -6,6 +6,7 @@ Adding a metric is a line here, beside its module, its rule, its figure and its 
 from dataclasses import dataclass
 
 TOKENS, POOLED = "tokens", "pooled"
+CHECK = "accuracy"  # what no figure is drawn before
 ALIGNMENT = "alignment"  # of all models at once, from their activations: it lies with comparisons
 
 STAGE_MODULES = {
@@ -47,7 +48,7 @@ class Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", tiers=(POOLED,)),
+        Metric(CHECK, tiers=(POOLED,)),
         Metric("similarity", tiers=(TOKENS,), reducer="token_similarity.TokenSimilarity"),
         Metric("phases", results=("similarity",)),
         Metric(
@@ -97,7 +98,7 @@ FIGURES = {
         # all that has differences over depth, or in depth
         Figure(
             "comparison",
-            tuple(m for m in METRICS if m not in ("accuracy", "position")),
+            tuple(m for m in METRICS if m not in (CHECK, "position")),
             compared=True,
         ),
     )

@@ -1,11 +1,11 @@
 """The chain of a study: every result, what it is made from, and what says so."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitals import origin
-from vitals.catalogue import ALIGNMENT, FIGURES, METRICS
+from vitals.catalogue import ALIGNMENT, CHECK, FIGURES, METRICS
 from vitals.study import Study
 
 FIGURE_KINDS = (".svg", ".png", ".pdf", ".csv")
@@ -56,7 +56,8 @@ def chain(study: Study) -> Iterator[Step]:
             for metric in figure.metrics
             for path in ([compared[metric]] if figure.compared else metrics[metric])
         ]
-        yield _step("figure", figure.name, None, tuple(outputs), read)
+        drawn = _step("figure", figure.name, None, tuple(outputs), read)
+        yield replace(drawn, inputs=tuple(dict.fromkeys([*read, *metrics[CHECK]])))
     summary = [study.folder / file for file in ("summary.json", "summary.csv", "differences.csv")]
     read = [path for paths in metrics.values() for path in paths]
     yield _step("summary", None, None, tuple(summary), [*read, *compared.values()])

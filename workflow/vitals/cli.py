@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(plan)
     plan.set_defaults(run=_plan)
 
+    fetch = stages.add_parser("fetch", help="bring published weights into this machine's caches")
+    fetch.add_argument("study", type=Path, help="the study's file, as for snakemake --configfile")
+    fetch.set_defaults(run=_fetch)
+
     verify = stages.add_parser("verify", help="check stored activations against their digests")
     verify.add_argument("stores", type=Path, nargs="+", help="shards, or folders of them")
     verify.set_defaults(run=_verify)
@@ -294,6 +298,13 @@ def _summary(options: argparse.Namespace) -> str:
 
     numbers = tables.write(options.results, options.spec, _provenance(options), options.output)
     return f"{numbers} numbers in {options.output}"
+
+
+def _fetch(options: argparse.Namespace) -> str:
+    from vitals import fetch
+
+    lines = [print(line, flush=True) for line in fetch.fetch(_study(options))]
+    return f"{len(lines)} models need no network from here on; HF_HUB_OFFLINE=1 says so"
 
 
 def _plan(options: argparse.Namespace) -> str:

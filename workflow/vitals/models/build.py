@@ -129,8 +129,14 @@ def _loaded(checkpoint: Checkpoint, options: dict[str, Any]) -> nn.Module:
         raise
     except Exception as error:  # of the hub's, the unpickler's or safetensors' own kinds
         raise VitalsError(
-            f"the weights of {checkpoint} could not be loaded: {one_line(error)}"
+            f"the weights of {checkpoint} could not be loaded: {one_line(error)}{_hint(checkpoint)}"
         ) from error
+
+
+def _hint(checkpoint: Checkpoint) -> str:
+    if checkpoint.file is not None:
+        return ""
+    return " (run `vitals fetch` with the study's file where there is a network)"
 
 
 def _check_whole(checkpoint: Checkpoint, model: nn.Module, missing: list[str]) -> None:

@@ -168,7 +168,10 @@ def _of_hub(name: str) -> Checkpoint:
         config, architecture, saved = timm.models.load_model_config_from_hf(name.removeprefix(HUB))
         made = timm.models.PretrainedCfg(**config)
     except Exception as error:  # of the hub's own kinds
-        raise VitalsError(f"{name} cannot be had from the hub: {one_line(error)}") from error
+        raise VitalsError(
+            f"{name} cannot be had from the hub: {one_line(error)} (run `vitals fetch` with the "
+            "study's file where there is a network)"
+        ) from error
     try:
         check_architecture(architecture)
     except VitalsError as error:
