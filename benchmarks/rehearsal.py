@@ -40,13 +40,14 @@ def draw_tree(folder: Path, count: int, images: int) -> None:
     number = 0
     for place, name in enumerate(names):
         picture = pictures[place % len(pictures)]
-        centre = generator.uniform([160, 120], [picture.width - 160, picture.height - 120])
+        centre = generator.uniform([160, 130], [picture.width - 160, picture.height - 130])
         (folder / name).mkdir(parents=True)
         for _ in range(images):
             number += 1
             width = generator.uniform(150, 240)
-            corner = centre + generator.uniform(-40, 40, 2) - [width / 2, width * 3 / 8]
-            box = (*corner, *(corner + [width, width * 3 / 4]))
+            height = width * 3 / 4
+            left, top = centre + generator.uniform(-40, 40, 2) - [width / 2, height / 2]
+            box = (left, top, left + width, top + height)
             crop = picture.resize(SIZE, Image.Resampling.BICUBIC, box)
             crop.save(folder / name / f"ILSVRC2012_val_{number:08d}.JPEG", quality=92)
 
@@ -64,13 +65,13 @@ def draw_weights(cache: Path, architecture: str) -> None:
     save_file(model.state_dict(), snapshot / "model.safetensors")
 
 
-def study_of(models: list[str], tree: Path, changes: dict) -> dict:
+def study_of(models: list[str], tree: Path) -> dict:
     """The study's own file, with these of its models, on the tree."""
     study = yaml.safe_load(STUDY.read_text())
     study["study"] = "rehearsal"
     study["images"]["path"] = str(tree)
     study["models"] = {name: study["models"][name] for name in models}
-    return {**study, **changes}
+    return study
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     tree = options.folder / "val"
     draw_tree(tree, options.classes, options.images)
-    study = study_of(options.models, tree, {})
+    study = study_of(options.models, tree)
     study["activations"]["shard_images"] = options.shard_images
     for model in study["models"].values():
         draw_weights(options.folder / "hub", model["architecture"])

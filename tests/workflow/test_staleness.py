@@ -102,6 +102,7 @@ LEAVES = {
     "models.*.training.warmup": (0.4, one_model),
     "models.*.training.smoothing": (0.1, one_model),
     "models.*.training.seed": (5, one_model),
+    "models.*.training.stop_after": (0, one_model),
     "training.epochs": (2, trained),
     "training.batch": (8, trained),
     "training.learning_rate": (0.002, trained),
@@ -109,6 +110,7 @@ LEAVES = {
     "training.warmup": (0.4, trained),
     "training.smoothing": (0.1, trained),
     "training.seed": (5, one_model),  # the other has its own
+    "training.stop_after": (0, trained),
     "activations.tokens": ("stream", refused),  # without token_images
     "activations.token_images": (5, extracted),
     "activations.gallery_images": (3, extracted),

@@ -46,6 +46,7 @@ class Study:
         self.models: dict[str, dict[str, Any]] = self.settings["models"]
         for name, model in self.models.items():
             _check_model(name, model)
+            _check_recipe(name, self._recipe(name))
         _check_streaming(self.settings["activations"])
         self.folder = artifacts / self.name
         frozen = self.folder / "images.parquet"
@@ -140,9 +141,8 @@ class Study:
                 named = datasets.identity(settings["images"])
                 return {**named, **chosen, "listing": self._listed}
             case "train":
-                model = self.models[name]
-                recipe = {**settings["training"], **model["training"]}
-                return {**_built(model), "training": recipe, "images": self._listed}
+                built = _built(self.models[name])
+                return {**built, "training": self._recipe(name), "images": self._listed}
             case "load":
                 model = self.models[name]
                 return {
@@ -173,6 +173,10 @@ class Study:
             case "summary":
                 return {"study": self.name}
         raise ValueError(f"no stage {stage}")
+
+    def _recipe(self, model: str) -> dict[str, Any]:
+        """How a model is trained here: `training`, and what it overrides of it."""
+        return {**self.settings["training"], **self.models[model]["training"]}
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -251,6 +255,14 @@ def _check_folds(settings: Mapping[str, Any], listing: pd.DataFrame) -> None:
             f"metrics.scrambling.folds = {folds} needs tokens of at least {2 * folds} fit images, "
             f"found {found}: expected {allowed}more images (images.limit, images.test_share, "
             "activations.token_images)"
+        )
+
+
+def _check_recipe(model: str, recipe: Mapping[str, Any]) -> None:
+    if recipe["stop_after"] is not None and recipe["stop_after"] > recipe["epochs"]:
+        raise VitalsError(
+            f"models.{model}: training.stop_after = {recipe['stop_after']}: expected at most its "
+            f"training.epochs = {recipe['epochs']}"
         )
 
 

@@ -58,6 +58,29 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_does_not(t
     assert len(about["loss"]) == RECIPE["epochs"]
 
 
+def test_a_training_that_stops_earlier_is_the_whole_one_as_it_was_then(trained, monkeypatch):
+    states, model = [], None
+    train, loss_of = training.train, training.F.cross_entropy
+
+    def watched(network, *arguments):
+        nonlocal model
+        model = network
+        return train(network, *arguments)
+
+    def before_each_step(*arguments, **settings):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        return loss_of(*arguments, **settings)
+
+    monkeypatch.setattr(training, "train", watched)
+    monkeypatch.setattr(training.F, "cross_entropy", before_each_step)
+    _, whole = trained(epochs=3)
+    on_its_way = states[:: len(states) // 3]
+    for epoch, known in enumerate(on_its_way):
+        stopped, about = trained(epochs=3, stop_after=epoch)
+        assert all(torch.equal(stopped[name], known[name]) for name in stopped), epoch
+        assert about["loss"] == whole["loss"][:epoch]
+
+
 def test_the_rows_of_a_model_that_is_trained_here_are_the_classes_of_the_images(trained):
     _, about = trained()
     assert about["class_names"] == [str(digit) for digit in range(10)]

@@ -20,7 +20,8 @@ IMAGES_PER_BLOCK = 256
 class Recipe:
     """How a model is trained: AdamW on a one-cycle schedule.
 
-    warmup: share of the steps over which the learning rate rises; smoothing: of the labels.
+    warmup: share of the steps over which the learning rate rises; smoothing: of the labels;
+    stop_after: epochs after which training stops on the schedule of all, None for all.
     """
 
     epochs: int
@@ -30,6 +31,12 @@ class Recipe:
     warmup: float
     smoothing: float
     seed: int
+    stop_after: int | None = None
+
+    @property
+    def passes(self) -> int:
+        """Passes over the fit split that are made."""
+        return self.epochs if self.stop_after is None else self.stop_after
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ def train(
 ) -> list[float]:
     """Train the model in place on images of the fit split; the mean loss of each epoch.
 
-    The same recipe, images and device give the same weights.
+    The same recipe, images and device give the same weights; one that stops earlier gives those
+    that the whole one had then.
     Raises VitalsError for a recipe of so few steps that none of them warms up.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -76,7 +84,7 @@ def train(
             "expected more than one; train for more epochs, or in smaller batches"
         )
     announce(
-        f"training: {recipe.epochs} epochs of {steps} steps, {len(labels)} images, on {device}"
+        f"training: {recipe.passes} epochs of {steps} steps, {len(labels)} images, on {device}"
     )
 
     optimizer = torch.optim.AdamW(
@@ -87,7 +95,7 @@ def train(
     )
     model.to(device).train()
     losses = []
-    for _ in progress(range(recipe.epochs), "training"):
+    for _ in progress(range(recipe.passes), "training"):
         total = 0.0
         for rows in torch.randperm(len(labels), generator=generator).split(recipe.batch):
             rows = rows.to(device)
