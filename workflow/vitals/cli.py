@@ -103,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("study", type=Path, help="the study's file, as for snakemake --configfile")
     fetch.set_defaults(run=_fetch)
 
+    replication = stages.add_parser("replication", help="a study held against the paper, a page")
+    replication.add_argument("study", type=Path, help="artifacts/{study}, run to its end")
+    replication.add_argument("--beside", type=Path, nargs="+", default=[],
+                             help="folders of other studies, of other checkpoints, ...")  # fmt: skip
+    replication.set_defaults(run=_replication)
+
     verify = stages.add_parser("verify", help="check stored activations against their digests")
     verify.add_argument("stores", type=Path, nargs="+", help="shards, or folders of them")
     verify.set_defaults(run=_verify)
@@ -305,6 +311,16 @@ def _fetch(options: argparse.Namespace) -> str:
 
     lines = [print(line, flush=True) for line in fetch.fetch(_study(options))]
     return f"{len(lines)} models need no network from here on; HF_HUB_OFFLINE=1 says so"
+
+
+def _replication(options: argparse.Namespace) -> str:
+    from vitals import replication
+
+    tables = [replication.read(folder) for folder in (options.study, *options.beside)]
+    output = options.study / "replication.md"
+    with whole_file(output) as partial:
+        partial.write_text(replication.page(tables[0], tables[1:]))
+    return f"{tables[0].findings['statement'].nunique()} statements in {output}"
 
 
 def _plan(options: argparse.Namespace) -> str:
