@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     replication = stages.add_parser("replication", help="a study held against the paper, a page")
     replication.add_argument("study", type=Path, help="artifacts/{study}, run to its end")
     replication.add_argument("--beside", type=Path, nargs="+", default=[],
-                             help="folders of other studies, of other checkpoints, ...")  # fmt: skip
+                             help="folders of studies of other checkpoints, ...")  # fmt: skip
     replication.set_defaults(run=_replication)
 
     verify = stages.add_parser("verify", help="check stored activations against their digests")
