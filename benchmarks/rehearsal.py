@@ -5,7 +5,7 @@ with JPEG files cut from scikit-learn's photographs, and a cache of the hub that
 and in the layout of the hub, weights of the published names drawn at random. What a run then finds
 says nothing about any model; that it runs says that the study does.
 
-    python benchmarks/rehearsal.py FOLDER [--models vit_small ...] [--classes 20] [--images 20]
+    python benchmarks/rehearsal.py FOLDER [--models vit_small ...] [--limit 100] [--token-images 30]
 """
 
 import argparse
@@ -87,12 +87,18 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["vit_small"])
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--images", type=int, default=20, help="of each class")
+    parser.add_argument("--limit", type=int, help="images of the study, of all")
     parser.add_argument("--shard-images", type=int, default=250)
+    parser.add_argument("--token-images", type=int, default=7500)
     options = parser.parse_args()
     tree = options.folder / "val"
     draw_tree(tree, options.classes, options.images)
     study = study_of(options.models, tree)
-    study["activations"]["shard_images"] = options.shard_images
+    study["images"]["limit"] = options.limit
+    study["activations"] |= {
+        "shard_images": options.shard_images,
+        "token_images": options.token_images,
+    }
     for model in study["models"].values():
         draw_weights(options.folder / "hub", model["architecture"])
     (options.folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))

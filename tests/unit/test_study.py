@@ -182,9 +182,9 @@ PUBLISHED = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
 def of_folders(tmp_path, names, **model):
-    """A study of two images in each of these class folders, and one model."""
+    """A study of ten images in each of these class folders, and one model."""
     for name in names:
-        for number in range(2):
+        for number in range(10):
             image = tmp_path / "tree" / name / f"{number}.JPEG"
             image.parent.mkdir(parents=True, exist_ok=True)
             image.write_bytes(b"content")

@@ -315,6 +315,7 @@ def _fetch(options: argparse.Namespace) -> str:
 
 def _replication(options: argparse.Namespace) -> str:
     from vitals import replication
+    from vitals.whole import whole_file
 
     tables = [replication.read(folder) for folder in (options.study, *options.beside)]
     output = options.study / "replication.md"
