@@ -201,3 +201,12 @@ def test_a_model_without_shards_is_an_error(tmp_path, read):
 def test_a_name_that_vitals_has_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'open_everything'"):
         vitals.open_everything  # noqa: B018
+
+
+def test_what_is_published_of_the_weights_is_beside_the_logits(tmp_path):
+    known = {"top1": 81.402, "source": "a table"}
+    write(tmp_path, 0, 0, 9, published=known)
+    assert vitals.open_pooled(tmp_path).attrs["published"] == known
+    assert "published" not in vitals.open_tokens(tmp_path).attrs
+    write(tmp_path / "trained", 0, 0, 9, published=None)
+    assert "published" not in vitals.open_pooled(tmp_path / "trained").attrs

@@ -105,6 +105,18 @@ def test_a_tag_says_the_rows_of_a_local_copy_of_its_weights(
     assert about["class_rows"] == [207, 281, 0]
 
 
+def test_what_is_published_of_weights_is_in_their_report_for_images_prepared_alike(
+    load, hub, folder
+):
+    hub(f"timm/{TAGGED}", build.create(ARCHITECTURE, {}, 1000))
+    images = folder(SUBSET)
+    _, _, about = load(images, {}, architecture=TAGGED)
+    assert about["published"]["top1"] == 75.452
+    assert about["published"]["source"].startswith("timm, results/results-imagenet.csv")
+    _, _, smaller = load(images, {"img_size": 112}, architecture=TAGGED)
+    assert smaller["published"] is None
+
+
 @pytest.fixture
 def small_vit_of_colour(small_vit, small_options):
     """A small model of colour pictures with this many classes."""
