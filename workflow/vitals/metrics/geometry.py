@@ -11,6 +11,8 @@
 (3.0, 3.0)
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 import xarray as xr
@@ -23,6 +25,7 @@ from vitals.metrics import (
     intrinsic_dimension,
     outlier_activations,
     pooled_geometry,
+    workers,
 )
 from vitals.metrics.accelerator import float64_device
 from vitals.metrics.results import PUBLISHED, RECONSTRUCTED, describe
@@ -116,10 +119,9 @@ def compute(
     )
     counts = bootstrap.image_counts(dataset.sizes["image"], *interval)
     outliers = (massive_multiple, massive_channels, high_norm_mads)
-    taps = [
-        _Tap(dataset["tokens"].isel(layer=layer), patches, counts, *outliers)
-        for layer in progress(range(dataset.sizes["layer"]), "geometry")
-    ]
+    stored = [dataset["tokens"].isel(layer=layer) for layer in range(dataset.sizes["layer"])]
+    look = partial(_Tap, patches=patches, counts=counts, outliers=outliers)
+    taps = list(progress(workers.each(look, stored), "geometry", len(stored)))
     for name, (long_name, units, status, source) in PER_IMAGE.items():
         values = np.stack([tap.per_image[name] for tap in taps])
         array = xr.DataArray(values, dims=("layer", "image"))
@@ -152,10 +154,9 @@ class _Tap:
         tokens: xr.DataArray,
         patches: np.ndarray,
         counts: np.ndarray,
-        multiple: float,
-        channels: int,
-        mads: float,
+        outliers: tuple[float, int, float],
     ):
+        multiple, channels, mads = outliers
         where = float64_device()
         spectrum = effective_rank.spectrum(tokens, patches, where)
         drawn = spectrum.resampled(counts)  # (draw, direction)

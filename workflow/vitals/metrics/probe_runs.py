@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from vitals.errors import unknown
-from vitals.metrics import batched_logistic, logistic_probe
+from vitals.metrics import batched_logistic, logistic_probe, workers
 from vitals.metrics.accelerator import float64_device
 from vitals.metrics.class_split import ClassSplit
 from vitals.metrics.logistic_probe import LogisticProbe
@@ -52,13 +53,18 @@ def probed(
 def _by_scikit_learn(
     taps: Sequence[Tap], images: ClassSplit, settings: ProbeSettings, jobs: int
 ) -> Iterator[TapProbes]:
-    def one(tap: Tap) -> TapProbes:
-        features, logistic = tap.read(), None
-        if features.vary:
-            logistic = logistic_probe.probe(features.fit, images.fit_codes, settings.search)
-        return all_probes(features, logistic, images, settings)
+    look = partial(_of_tap, images, settings)
+    # a tap is a task: threads are those of one worker
+    if workers.are_named():
+        return workers.each(look, taps)
+    return _side_by_side(look, taps, jobs)
 
-    return _side_by_side(one, taps, jobs)
+
+def _of_tap(images: ClassSplit, settings: ProbeSettings, tap: Tap) -> TapProbes:
+    features, logistic = tap.read(), None
+    if features.vary:
+        logistic = logistic_probe.probe(features.fit, images.fit_codes, settings.search)
+    return all_probes(features, logistic, images, settings)
 
 
 def _in_batches(

@@ -7,13 +7,14 @@ that neither batches nor shards change it.
 
 from collections.abc import Mapping
 from copy import copy
+from functools import partial
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from vitals.metrics import axes
+from vitals.metrics import axes, workers
 from vitals.metrics.accelerator import float64_device
 from vitals.metrics.results import absences, mark_absent
 from vitals.metrics.token_batches import batches, of_state
@@ -108,12 +109,21 @@ def _on_host(values: np.ndarray | Tensor) -> np.ndarray:
 
 def over_tokens(reducer: Reducer, tokens: xr.DataArray, what: str) -> None:
     """The reducer sees every tap of stored tokens (layer, image, token, channel), one in memory."""
-    for index in progress(range(tokens.sizes["layer"]), what):
-        tap = tokens.isel(layer=index)
-        name = str(tap["layer"].values) if "layer" in tap.coords else str(index)
-        for x in batches(tap, reducer.taken):
-            reducer.update_tokens(name, x)
-        reducer.settle()
+    taps = [(index, tokens.isel(layer=index)) for index in range(tokens.sizes["layer"])]
+    parts = workers.each(partial(_of_tap, reducer.empty()), taps)
+    for part in progress(parts, what, len(taps)):
+        reducer.merge(part)
+
+
+def _of_tap(reducer: Reducer, place: tuple[int, xr.DataArray]) -> Reducer:
+    """What a reducer that has seen nothing finds of a tap, the index-th of the store."""
+    index, tap = place
+    part = reducer.empty()
+    name = str(tap["layer"].values) if "layer" in tap.coords else str(index)
+    for x in batches(tap, part.taken):
+        part.update_tokens(name, x)
+    part.settle()
+    return part
 
 
 def over_attention(reducer: Reducer, attention: xr.DataArray, what: str) -> None:
