@@ -9,11 +9,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vitals import runs
+from vitals import assignment, runs
 from vitals.catalogue import FIGURES, METRICS, modules
 from vitals.device import workers
 from vitals.errors import VitalsError, unknown
@@ -25,11 +26,19 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one subcommand; exit status 1, and a line that names it, for a wrong or missing input."""
     options = _parser().parse_args(arguments)
     try:
-        with runs.held():  # so that the next run sees a job that outlives its own
+        # a mark, so that the next run sees a job that outlives its own
+        with runs.held(), _accelerator(options):
             made = options.run(options)
     except (VitalsError, OSError) as error:
         sys.exit(f"vitals {options.stage}: {error}")
     print(f"vitals {options.stage}: {made}", flush=True)
+
+
+def _accelerator(options: argparse.Namespace) -> Any:
+    """One of the machine's accelerators, for what computes on it and was not told which."""
+    reduces = bool(getattr(options, "activations", None))
+    computes = getattr(options, "device", None) == "auto" or reduces
+    return assignment.one_of_several() if computes else nullcontext()
 
 
 def _parser() -> argparse.ArgumentParser:

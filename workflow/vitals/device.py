@@ -1,5 +1,6 @@
 """Where tensors live: the accelerator when there is one."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ FEEDING = 8  # threads that read and prepare images beside an accelerator
 
 
 def choose(name: str) -> "torch.device":
-    """The device of a name; "auto" is the accelerator, or the CPU where there is none.
+    """The device of a name; "auto" is the accelerator, or the CPU where there is none to be used.
 
     float32 stays float32 there: TF32, which cuDNN takes by default, keeps 10 bits of a mantissa.
     Raises VitalsError for a name that torch does not know or a device that is not there.
@@ -20,6 +21,8 @@ def choose(name: str) -> "torch.device":
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
+    if name == "auto" and _withheld():
+        return torch.device("cpu")
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
@@ -32,9 +35,14 @@ def choose(name: str) -> "torch.device":
 
 def accelerators() -> int:
     """How many NVIDIA accelerators this machine has, without importing torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return 0 if _withheld() else len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def workers() -> int:
     """Threads of a pass: one where the CPU computes it, enough to feed an accelerator otherwise."""
     return FEEDING if accelerators() else 1
+
+
+def _withheld() -> bool:
+    """Whether this is a job of SLURM that was given none: what the node has is others' then."""
+    return "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" not in os.environ
