@@ -18,6 +18,7 @@ from vitals import assignment, runs
 from vitals.catalogue import FIGURES, METRICS, modules
 from vitals.device import workers
 from vitals.errors import VitalsError, unknown
+from vitals.places import place
 
 Entry = TypeVar("Entry")
 
@@ -119,8 +120,18 @@ def _parser() -> argparse.ArgumentParser:
     replication.set_defaults(run=_replication)
 
     verify = stages.add_parser("verify", help="check stored activations against their digests")
-    verify.add_argument("stores", type=Path, nargs="+", help="shards, or folders of them")
+    verify.add_argument("stores", type=place, nargs="+", help="shards, or folders of them")
     verify.set_defaults(run=_verify)
+
+    push = stages.add_parser("push", help="take results to an object storage, each when whole")
+    push.add_argument("folder", type=Path, help="artifacts/{study}")
+    push.add_argument("url", help="s3://bucket/{study}")
+    push.set_defaults(run=_push)
+
+    pull = stages.add_parser("pull", help="take results from an object storage")
+    pull.add_argument("url", help="s3://bucket/{study}")
+    pull.add_argument("folder", type=Path, help="artifacts/{study}")
+    pull.set_defaults(run=_pull)
 
     why = stages.add_parser("why", help="what a result was made from, and what differs now")
     why.add_argument("file", type=Path, help="a result of a study")
@@ -352,6 +363,18 @@ def _verify(options: argparse.Namespace) -> str:
     if torn:
         raise VitalsError(f"not what was written: {', '.join(torn)}")
     return f"{len(shards)} shards are what was written"
+
+
+def _push(options: argparse.Namespace) -> str:
+    from vitals import object_storage
+
+    return object_storage.push(options.folder, options.url)
+
+
+def _pull(options: argparse.Namespace) -> str:
+    from vitals import object_storage
+
+    return object_storage.pull(options.url, options.folder)
 
 
 def _why(options: argparse.Namespace) -> str:

@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
 from vitals.errors import VitalsError
+from vitals.places import files_below
 from vitals.provenance import canonical, digest_of
 
 ROOT_FILE = "zarr.json"
@@ -134,16 +135,15 @@ def _torn_chunks(shard: Path, file: Path, written: dict[str, str]) -> Iterator[s
             yield f"{chunk}: missing"
         elif key not in expected:
             yield f"{chunk}: not a chunk of this array"
-        elif not is_whole_chunk(np.fromfile(node / key, dtype=np.uint8)):
+        elif not is_whole_chunk(np.frombuffer((node / key).read_bytes(), np.uint8)):
             yield f"{chunk}: its bytes do not give its checksum"
 
 
 def _strangers(shard: Path, written: dict[str, str]) -> Iterator[str]:
     """Files that are neither metadata nor in the folder of an array's chunks."""
-    for file in shard.rglob("*"):
-        name = file.relative_to(shard)
-        in_chunks = any(str(folder) in written for folder in name.parents)
-        if file.is_file() and not (in_chunks or str(name) in written or str(name) == ROOT_FILE):
+    for name in files_below(shard):
+        in_chunks = any(str(folder) in written for folder in PurePosixPath(name).parents)
+        if not (in_chunks or name in written or name == ROOT_FILE):
             yield f"{name}: not a file of the shard"
 
 
@@ -162,11 +162,7 @@ def _expected_chunks(file: Path) -> set[str]:
 
 
 def _present_chunks(node: Path) -> set[str]:
-    return {
-        str((Path(folder) / name).relative_to(node))
-        for folder, _, names in os.walk(node / CHUNKS)
-        for name in names
-    }
+    return {f"{CHUNKS}/{name}" for name in files_below(node / CHUNKS)}
 
 
 def _chunks_digest(node: Path) -> str:

@@ -12,6 +12,7 @@ import xarray as xr
 from vitals.activations.integrity import ABSENT
 from vitals.activations.shards import open_group, provenance, shards
 from vitals.errors import VitalsError
+from vitals.places import place
 
 TOKENS, POOLED, GALLERY, MODEL = "tokens", "pooled", "gallery", "model"
 ATTENTION_MEAN = "attention_mean"
@@ -23,7 +24,8 @@ Paths = str | Path | Sequence[str | Path]
 def open_tokens(path: Paths) -> xr.Dataset:
     """The residual stream and the head-mean attention of a model, lazily.
 
-    path: a model's folder (`artifacts/{study}/{model}`), its `activations`, or some of its shards.
+    path: a model's folder (`artifacts/{study}/{model}`), its `activations`, or some of its shards;
+    each may be of an object storage (`s3://bucket/{study}/{model}`).
     `tokens` (layer, image, token, channel), `attention` (block, image, query, key), and what the
     store keeps of the weights. Raises VitalsError for a store that is missing, torn or incomplete.
     """
@@ -52,8 +54,8 @@ def open_gallery(path: Paths) -> xr.Dataset:
 
 
 def _open(path: Paths, group: str, join: Callable[[list[xr.Dataset]], xr.Dataset]) -> xr.Dataset:
-    paths = [path] if isinstance(path, str | Path) else path
-    found = [shard for one in paths for shard in shards(Path(one))]
+    paths = [path] if not isinstance(path, Sequence) or isinstance(path, str) else path
+    found = [shard for one in paths for shard in shards(place(one))]
     _check_one_origin(found)
     opened = [dataset for shard in found if (dataset := open_group(shard, group)) is not None]
     # a shard may come after the last image of a tier

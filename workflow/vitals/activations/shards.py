@@ -11,16 +11,21 @@ import numpy as np
 import xarray as xr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from vitals.activations.integrity import ROOT_FILE, check_files, is_whole_chunk, recorded
 from vitals.errors import VitalsError
+from vitals.places import is_local
 
 CHUNK_KEY = re.compile(r".+/c(/\d+)*")
 
 
-class _CheckedStore(WrapperStore[LocalStore]):
+class _CheckedStore(WrapperStore[LocalStore | FsspecStore]):
     """Reads chunks that are whole: a missing one is no fill value, a torn one has its name."""
+
+    @property
+    def _place(self) -> object:
+        return self._store.root if isinstance(self._store, LocalStore) else self._store.path
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -29,10 +34,17 @@ class _CheckedStore(WrapperStore[LocalStore]):
             return await super().get(key, prototype, byte_range)
         chunk = await super().get(key, prototype)
         if chunk is None:
-            raise VitalsError(f"{self._store.root} lacks {key}: extract it again")
+            raise VitalsError(f"{self._place} lacks {key}: extract it again")
         if not is_whole_chunk(chunk.as_numpy_array()):
-            raise VitalsError(f"{self._store.root}: {key} is not what was written: it is torn")
+            raise VitalsError(f"{self._place}: {key} is not what was written: it is torn")
         return chunk if byte_range is None else await super().get(key, prototype, byte_range)
+
+
+def _stored(path: Path) -> LocalStore | FsspecStore:
+    if is_local(path):
+        return LocalStore(path, read_only=True)
+    options = dict(path.storage_options)
+    return FsspecStore.from_url(str(path), storage_options=options, read_only=True)
 
 
 def open_group(path: Path, group: str) -> xr.Dataset | None:
@@ -44,7 +56,7 @@ def open_group(path: Path, group: str) -> xr.Dataset | None:
     """
     if not check_files(path, group):
         return None
-    store = _CheckedStore(LocalStore(path, read_only=True))
+    store = _CheckedStore(_stored(path))
     dataset = xr.open_zarr(store, group=group, consolidated=False)
     # coordinates are small: read now, and with the text type that netCDF and indexing know
     values = {n: c.values for n, c in dataset.coords.items()}
