@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[2]
 LOCK = REPOSITORY / "envs" / "lock.txt"
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PROJECT, BUILD = SETTINGS["project"], SETTINGS["build-system"]["requires"]
 
 
 def locked():
@@ -34,6 +35,7 @@ def test_conda_files_name_the_versions_of_the_lock(name):
     ("file", "needs"),
     [
         ("vitals", PROJECT["dependencies"]),
+        *(("vitals", PROJECT["optional-dependencies"][extra]) for extra in ("dask", "s3")),
         ("workflow", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["workflow"]),
     ],
 )
@@ -48,6 +50,42 @@ def test_what_the_library_needs_is_in_the_conda_files_and_satisfied_by_the_lock(
 def test_the_lock_holds_versions_alone():
     lines = [line for line in LOCK.read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!]+", line) for line in lines)
+
+
+DOCKER, APPTAINER = (REPOSITORY / "envs" / name for name in ("Dockerfile", "vitals.def"))
+INSTALL = re.compile(r"pip install .*$", re.MULTILINE)
+
+
+def test_images_have_the_same_python_as_the_lock_and_the_conda_files():
+    bases = {
+        re.search(r"^FROM (.+)$", DOCKER.read_text(), re.MULTILINE)[1],
+        re.search(r"^From: (.+)$", APPTAINER.read_text(), re.MULTILINE)[1],
+    }
+    assert len(bases) == 1
+    (python,) = re.findall(r"^python:(\d+\.\d+)-", bases.pop())
+    assert f"for Python {python}:" in LOCK.read_text()
+    for name in ("vitals", "workflow"):
+        file = yaml.safe_load((REPOSITORY / "envs" / f"{name}.yaml").read_text())
+        assert f"python={python}" in file["dependencies"]
+
+
+def test_images_install_the_lock_and_nothing_else():
+    docker, apptainer = (INSTALL.findall(file.read_text()) for file in (DOCKER, APPTAINER))
+    assert docker == apptainer
+    lock, library = docker
+    assert lock.split()[-2:] == ["--requirement", "/opt/vitals/envs/lock.txt"]
+    assert {"--no-deps", "--no-build-isolation"} < set(library.split())
+    # without isolation the lock must hold what builds it
+    assert {canonicalize_name(Requirement(need).name) for need in BUILD} <= locked().keys()
+
+
+def test_what_images_copy_is_there_and_all_that_an_installation_needs():
+    docker = re.findall(r"^COPY (.+) (\S+)$", DOCKER.read_text(), re.MULTILINE)
+    copied = {source for sources, _ in docker for source in sources.split()}
+    section = APPTAINER.read_text().partition("%files\n")[2].partition("\n\n")[0]
+    assert {line.split()[0] for line in section.splitlines()} == copied
+    assert all((REPOSITORY / source).exists() for source in copied)
+    assert {"pyproject.toml", "README.md", "LICENSE", "workflow", "envs/lock.txt"} == copied
 
 
 def test_an_installed_library_has_its_command_and_knows_nothing_of_snakemake(tmp_path):
