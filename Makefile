@@ -5,11 +5,12 @@ ENVIRONMENT := .venv
 BIN := $(ENVIRONMENT)/bin
 READY := $(ENVIRONMENT)/ready
 
-.PHONY: study test lint format help
+.PHONY: study test test-cluster lint format help
 
 help:
 	@echo "make study   run the default study to its last figure, in artifacts/digits"
 	@echo "make test    run the tests"
+	@echo "make test-cluster  run the tests that start a SLURM here (root; Debian's slurm-wlm)"
 	@echo "make lint    check format and style"
 	@echo "make format  put everything into the house format"
 
@@ -18,6 +19,9 @@ study: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-cluster: $(READY)
+	$(BIN)/pytest tests/cluster
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -26,6 +26,7 @@ from vitals import fetch
 from vitals.catalogue import ALIGNMENT, CHECK, FIGURES, METRICS
 from vitals.device import accelerators, workers
 from vitals.errors import VitalsError
+from vitals.estimates import Estimates
 from vitals.study import Study
 
 # A study named on the command line stands alone: no key of the default one is mixed in.
@@ -40,6 +41,7 @@ try:
 except VitalsError as error:
     raise WorkflowError(str(error)) from None
 
+ESTIMATES = Estimates(STUDY)
 ROOT = f"artifacts/{STUDY.name}"
 MODEL = f"{ROOT}/{{model}}"
 SHARDS = [f"{MODEL}/activations/{shard}.zarr/zarr.json" for shard in STUDY.shards]

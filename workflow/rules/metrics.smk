@@ -32,6 +32,12 @@ rule measure_similarity:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "similarity", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "similarity", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "similarity"),
         code=lambda wildcards: STUDY.code("metric", "similarity"),
@@ -70,6 +76,12 @@ rule measure_position:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "position", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "position", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "position"),
         code=lambda wildcards: STUDY.code("metric", "position"),
@@ -89,6 +101,12 @@ rule measure_scrambling:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "scrambling", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "scrambling", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "scrambling"),
         code=lambda wildcards: STUDY.code("metric", "scrambling"),
@@ -108,6 +126,12 @@ rule measure_attention:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "attention", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "attention", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "attention"),
         code=lambda wildcards: STUDY.code("metric", "attention"),
@@ -127,6 +151,12 @@ rule measure_collapse:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "collapse", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "collapse", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "collapse"),
         code=lambda wildcards: STUDY.code("metric", "collapse"),
@@ -147,6 +177,12 @@ rule measure_probes:
     threads: 4
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "probes", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "probes", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "probes"),
         code=lambda wildcards: STUDY.code("metric", "probes"),
@@ -187,6 +223,12 @@ rule measure_geometry:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "geometry", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "geometry", model=wildcards.model, attempt=attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "geometry"),
         code=lambda wildcards: STUDY.code("metric", "geometry"),
@@ -223,6 +265,8 @@ rule align:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes("align", attempt=attempt),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes("align", attempt=attempt),
     params:
         spec=lambda wildcards: STUDY.spec("align"),
         code=lambda wildcards: STUDY.code("align"),

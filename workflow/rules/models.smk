@@ -15,6 +15,12 @@ rule train:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "train", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "train", model=wildcards.model, attempt=attempt
+        ),
         data=STUDY.data,
         sharing=STUDY.sharing,
     params:
@@ -40,6 +46,12 @@ rule load:
         ENVIRONMENT
     resources:
         gpu=min(1, accelerators()),
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "load", model=wildcards.model, attempt=attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "load", model=wildcards.model, attempt=attempt
+        ),
         # where it lies is the machine's; what is in it is in `spec`
         weights=lambda wildcards: STUDY.weights(wildcards.model),
     params:

@@ -22,6 +22,9 @@ rule stream:
     threads: workers()
     resources:
         gpu=min(1, accelerators()),
+        # the same for each model: their shards may be one array of jobs
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes("stream", attempt=attempt),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes("stream", attempt=attempt),
         data=STUDY.data,
         passing=STUDY.passing,
     params:
