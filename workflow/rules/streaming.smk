@@ -51,6 +51,13 @@ rule merge:
         metric="|".join(STUDY.streamed) or "(?!)",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", wildcards.metric, wildcards.model, attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", wildcards.metric, wildcards.model, attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("merge", wildcards.metric),
         code=lambda wildcards: STUDY.code("merge", wildcards.metric),

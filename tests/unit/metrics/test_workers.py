@@ -1,5 +1,6 @@
 """Metrics on the workers of a dask cluster say what they say without one, bit by bit."""
 
+import contextlib
 import os
 
 import dask
@@ -26,11 +27,12 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory, images_file, small_vit):
+def stored(cluster, tmp_path_factory, images_file, small_vit):
     """A small model over 60 digits, in two shards."""
     folder = tmp_path_factory.mktemp("stored") / "model"
     extract_all(folder, small_vit(), images.read(images_file), shard_images=40)
-    return {"dataset": reader.open_tokens(folder), "pooled": reader.open_pooled(folder)}
+    with contextlib.chdir(folder.parent):  # where no worker is
+        return {"dataset": reader.open_tokens("model"), "pooled": reader.open_pooled("model")}
 
 
 @pytest.mark.parametrize("metric", ["similarity", "position", "geometry", "probes"])

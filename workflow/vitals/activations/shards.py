@@ -41,8 +41,8 @@ class _CheckedStore(WrapperStore[LocalStore | FsspecStore]):
 
 
 def _stored(path: Path) -> LocalStore | FsspecStore:
-    if is_local(path):
-        return LocalStore(path, read_only=True)
+    if is_local(path):  # a worker of a cluster may stand in another folder
+        return LocalStore(path.absolute(), read_only=True)
     options = dict(path.storage_options)
     return FsspecStore.from_url(str(path), storage_options=options, read_only=True)
 
