@@ -18,7 +18,7 @@ study: $(READY)
 	$(BIN)/snakemake
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(READY)
 	$(BIN)/pytest tests/cluster
