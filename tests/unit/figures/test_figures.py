@@ -192,6 +192,7 @@ SAID_OF_FAMILIES = {
     "similarity": "Depth ½: before the norm that follows positions; i + 1½: after the attention of",
     "position": "rotary: no dominance, dominance_centered (its positions are rotary).",
     "scrambling": "Depth ½: before the norm",
+    "overview": "information = task",
     "attention": "clip: no cls_inflow, consensus, entropy (its heads talk to each other).",
     "collapse": "clip: no nc3_alignment, nc4_agreement (the model has no classifier).",
     "probes": "test accuracy, patch_mean",  # what all three have
@@ -284,6 +285,72 @@ def test_without_its_null_the_index_is_drawn_alone(by_model):
     figure, table = draw("scrambling", {"small": {"scrambling": result}})
     assert set(rows.select(table, variable="isi")["feature"]) == {"none"}
     assert "small: no isi_excess (not asked for)." in words(figure)
+
+
+def test_the_papers_band_is_drawn_behind_the_model_that_it_is_of(by_model):
+    paper = {"small": "ViT-B/16", "deep": "ViT-L/16"}
+    figure, table = draw("scrambling", by_model, paper_models=paper)
+    bands = rows.select(table, variable="paper_band")
+    assert bands["model"].tolist() == ["small"]  # of no other does the paper report one
+    assert bands[["low", "high"]].to_numpy().tolist() == [[0.004, 0.009]]
+    boxes = {axes.get_title("left"): axes.patches for axes in figure.axes[1:4:2]}
+    (box,) = boxes["small"]
+    assert (box.get_y(), box.get_height()) == pytest.approx((0.004, 0.005))
+    assert not boxes["deep"] and "the paper's band" in words(figure)
+    assert "the paper's band" not in words(draw("scrambling", by_model)[0])
+
+
+def test_every_null_that_there_is_is_drawn(by_model):
+    result = by_model["small"]["scrambling"]
+    other = result.sel(null=["noise_matched"]).assign_coords(null=["patch_shuffled"])
+    both = xr.concat([result, other], "null", data_vars="minimal")
+    figure, table = draw("scrambling", {"small": {"scrambling": both}})
+    assert set(rows.select(table, variable="isi")["feature"]) == set(both["null"].values)
+    assert "index, patches shuffled" in words(figure)
+    assert "attention off" not in words(figure)
+
+
+def test_a_null_that_was_asked_for_and_is_not_there_says_why(by_model):
+    result = by_model["small"]["scrambling"].copy()
+    mark_absent(result, "attention_off", "it needs a forward pass of its own")
+    figure, _ = draw("scrambling", {"small": {"scrambling": result}})
+    assert "small: no null attention_off (it needs a forward pass of its own)." in words(figure)
+
+
+@pytest.mark.parametrize("name", ["similarity", "scrambling", "probes"])
+def test_models_are_named_beside_their_curves_and_no_name_lies_on_another(name, by_model):
+    figure, _ = draw(name, {**by_model, "third": by_model["small"], "fourth": by_model["deep"]})
+    figure.draw_without_rendering()
+    for axes in figure.axes[-2:]:
+        assert {text.get_text() for text in axes.texts} == {"small", "deep", "third", "fourth"}
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_both_summaries_of_heads_are_mapped(by_model):
+    figure, _ = draw("attention", by_model)
+    result = by_model["small"]["attention"]
+    for axes, name in ((figure.axes[3], "cls_inflow_head"), (figure.axes[6], "consensus_head")):
+        (mesh,) = axes.collections
+        expected = result[name].transpose("head", "block")
+        np.testing.assert_allclose(np.reshape(mesh.get_array(), expected.shape), expected)
+
+
+def test_the_overview_has_the_landmarks_of_every_model(by_model):
+    figure, table = draw("overview", by_model)
+    crossing = rows.select(table, model="deep", variable="crossing")
+    assert crossing["feature"].tolist() == ["r2_all,cls"]
+    moments = [axes for axes in figure.axes if axes.get_title("left") == "landmarks"]
+    places = [line.get_xdata()[0] for line in moments[0].lines if len(line.get_xdata()) == 1]
+    assert crossing["value"].item() in places
+
+
+def test_collapse_and_comparison_say_how_many_images(by_model, compared):
+    collapse, _ = draw("collapse", by_model)
+    assert "n = 40 fit images (NC1, NC2, NC3) and 20 test images (NC4, NCC)" in words(collapse)
+    figure, _ = draw("comparison", compared(by_model))
+    assert "n = 60 images (similarity, attention); 20 images (scrambling, probes)." in words(figure)
 
 
 def test_an_interval_without_end_leaves_the_axis_as_it_is(by_model):

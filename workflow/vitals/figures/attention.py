@@ -8,7 +8,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,10 +19,14 @@ CURVES = {
     "consensus": "consensus (mean cosine of rows)",
     "entropy": "entropy of a patch's row (log T)",
 }
-HEADS = "cls_inflow_head"
-VARIABLES = {"attention": (*CURVES, HEADS)}
+INFLOW, CONSENSUS = "cls_inflow_head", "consensus_head"
+HEADS = {INFLOW: "uniform shares to [CLS]", CONSENSUS: "consensus"}
+VARIABLES = {"attention": (*CURVES, *HEADS)}
 MAPS_A_ROW = 3
-MAP = sns.color_palette("vlag", as_cmap=True)
+MAPS = {
+    INFLOW: sns.color_palette("vlag", as_cmap=True),
+    CONSENSUS: sns.color_palette("mako", as_cmap=True),
+}
 UNIFORM = 1.0  # the inflow of [CLS] when every token is looked at alike
 
 
@@ -40,20 +44,23 @@ def draw(
     colors = style.colors(results, palette)
     map_rows = -(-len(colors) // MAPS_A_ROW)
     with style.theme(scale):
-        figure = style.page(style.ROW * (1.15 + map_rows))
-        upper, lower = figure.add_gridspec(2, 1, height_ratios=[1.15, map_rows])
+        figure = style.page(style.ROW * (1.15 + len(HEADS) * map_rows))
+        upper, *lower = figure.add_gridspec(
+            1 + len(HEADS), 1, height_ratios=[1.15, *[map_rows] * len(HEADS)]
+        )
         panels = upper.subgridspec(1, len(CURVES)).subplots()
         for axes, (variable, label) in zip(panels, CURVES.items(), strict=True):
             _draw_curves(axes, rows.select(table, variable=variable), label, colors)
         columns = min(len(colors), MAPS_A_ROW)
-        maps = lower.subgridspec(map_rows, columns).subplots(squeeze=False).ravel()
-        _draw_maps(figure, maps, rows.select(table, variable=HEADS), colors)
+        for place, variable in zip(lower, HEADS, strict=True):
+            maps = place.subgridspec(map_rows, columns).subplots(squeeze=False).ravel()
+            _draw_maps(figure, maps, rows.select(table, variable=variable), variable, colors)
         style.legend(figure, style.model_handles(colors))
         style.caption(
             figure,
             style.images(results, "attention"),
             style.INTERVALS,
-            "Grey line: uniform attention.",
+            "Grey line: uniform attention. Maps: each head of each block, mean over images.",
             *rows.missing(table, CURVES),
         )
     return figure, table
@@ -78,15 +85,14 @@ def _draw_curves(axes: Axes, table: pd.DataFrame, label: str, colors: Mapping[st
 
 
 def _draw_maps(
-    figure: Figure, panels: np.ndarray, table: pd.DataFrame, colors: Mapping[str, object]
+    figure: Figure,
+    panels: np.ndarray,
+    table: pd.DataFrame,
+    variable: str,
+    colors: Mapping[str, object],
 ) -> None:
-    """A map (head, block) for each model, all on one scale about uniform attention."""
-    values = table["value"].dropna()
-    norm = (
-        TwoSlopeNorm(UNIFORM, min(values.min(), 0.99), max(values.max(), 1.01))
-        if len(values)
-        else None
-    )
+    """A map (head, block) for each model, all on one scale."""
+    norm, colormap = _norm(variable, table["value"].dropna()), MAPS[variable]
     shown = []
     for axes, (model, color) in zip(panels, colors.items(), strict=False):
         heads = rows.select(table, model=model)
@@ -96,7 +102,7 @@ def _draw_maps(
             continue
         grid = heads.assign(block=_blocks(heads), head=heads["feature"].astype(int))
         grid = grid.pivot(index="head", columns="block", values="value")
-        axes.pcolormesh(grid.columns, grid.index, grid, norm=norm, cmap=MAP)
+        axes.pcolormesh(grid.columns, grid.index, grid, norm=norm, cmap=colormap)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("block")
@@ -105,5 +111,14 @@ def _draw_maps(
     for axes in panels[len(colors) :]:
         axes.set_axis_off()
     if shown:
-        bar = figure.colorbar(ScalarMappable(norm, MAP), ax=shown, pad=0.02, aspect=12)
-        bar.set_label("uniform shares, by head")
+        bar = figure.colorbar(ScalarMappable(norm, colormap), ax=shown, pad=0.02, aspect=12)
+        bar.set_label(HEADS[variable])
+
+
+def _norm(variable: str, values: pd.Series) -> Normalize | None:
+    """The scale of a map: about uniform attention, or from nothing to full consensus."""
+    if values.empty:
+        return None
+    if variable == INFLOW:
+        return TwoSlopeNorm(UNIFORM, min(values.min(), 0.99), max(values.max(), 1.01))
+    return Normalize(0, 1)

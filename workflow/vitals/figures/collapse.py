@@ -58,9 +58,11 @@ def draw(
 
 
 def _sizes(attributes: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """The number of classes and the width of each model."""
+    """The number of images and classes, and the width of each model."""
     return {
-        model: f"C = {attrs['classes']} classes, D = {attrs['channels']} channels"
+        model: f"n = {attrs['fit_images']:,} fit images (NC1, NC2, NC3) and "
+        f"{attrs['test_images']:,} test images (NC4, NCC), C = {attrs['classes']} classes, "
+        f"D = {attrs['channels']} channels"
         for model, attrs in attributes.items()
         if "classes" in attrs
     }

@@ -76,6 +76,7 @@ def draw(
         style.legend(figure, _handles(stripes))
         style.caption(
             figure,
+            _images(results),
             "The first model less the second, at equal relative depth; below, of several features "
             "the first that both have. Bands and bars: 95 % intervals of a bootstrap over the same "
             "images for both.",
@@ -85,6 +86,16 @@ def draw(
             ),
         )
     return figure, pd.concat([curves, depths, relative, lacks], ignore_index=True)
+
+
+def _images(results: Mapping[str, xr.Dataset]) -> str:
+    """How many images both models of a pair have, by metric."""
+    metrics: dict[int, list[str]] = {}
+    for metric, result in results.items():
+        if "images" in result.attrs and metric in CURVES:
+            metrics.setdefault(int(result.attrs["images"]), []).append(metric)
+    said = [f"{count:,} images ({', '.join(names)})" for count, names in metrics.items()]
+    return f"n = {'; '.join(said)}." if said else ""
 
 
 def _models_and_pairs(

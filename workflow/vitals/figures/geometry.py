@@ -48,7 +48,9 @@ def draw(
         upper, lower = figure.add_gridspec(2, 1, height_ratios=[lines, 1.3 * map_rows])
         panels = upper.subgridspec(lines, COLUMNS).subplots()
         for axes, (variable, label) in zip(panels.flat, CURVES.items(), strict=True):
-            style.curves_together(axes, rows.select(table, variable=variable), colors, "")
+            style.curves_together(
+                axes, rows.select(table, variable=variable), colors, "", named=False
+            )
             axes.set_title(label)
         _label(panels)
         columns = min(len(colors), COLUMNS)

@@ -39,9 +39,9 @@ def draw(
             _draw_model(row, rows.select(table, model=model), model, color)
         for column in panels.T:
             style.label_depth(column)
+        _make_room(panels[0, -1])
         for axes, (variable, label) in zip(together, LABELS.items(), strict=False):
             style.curves_together(axes, rows.select(table, variable=variable), colors, label)
-        _make_room(panels[0, -1])
         fit = style.line_handle("three-piece fit", **FIT)
         floor = style.line_handle("floor −1/(N−1)", **FLOOR)
         shades = [style.patch_handle(name, shade) for name, shade in PHASES.items()]

@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from scipy.optimize import isotonic_regression
 
 from vitals.errors import VitalsError
+from vitals.figures import look
 from vitals.figures.rows import why_absent
 from vitals.metrics.axes import NORM
 
@@ -27,16 +29,19 @@ WIDTH = 7.2  # inches, both columns of a page
 ROW = 1.55  # inches, a row of panels
 MARGIN = 0.8  # inches, the legend and the caption
 TEXT = 7.0  # points, at scale 1
-INK, FAINT = "0.15", "0.6"
+INK, FAINT, SHADE = "0.15", "0.6", "0.88"
 BAND = 0.22  # opacity of an interval
 FAR = 1e30  # where a bound that is infinite is drawn: outside any axis
 LETTER = 0.55  # mean width of a letter, in heights of the font
 BOLD = 1.15  # width of a letter in bold
 PANEL = 0.85  # of the width of a column, what its axes take
+MOST_FOR_NAMES = 0.34  # of the width of a panel, what names beside curves may take
+PANEL_HEIGHT = 0.68  # of the height of a row, what its axes take
 
 SOLID = {"linestyle": "-", "marker": "o"}
 DASHED = {"linestyle": (0, (4, 1.5)), "marker": "s"}
 DOTTED = {"linestyle": (0, (1, 1)), "marker": "^"}
+DASH_DOTTED = {"linestyle": (0, (5, 1.5, 1, 1.5)), "marker": "D"}
 FEATURES = {"cls": SOLID, "patch_mean": DASHED, "cls+patch_mean": DOTTED}
 NORM_PRE, ATTENTION = "norm_pre", ".attention"  # a tap, and the ending of others
 UNBROKEN_PLUS = "\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}"
@@ -48,42 +53,8 @@ OPEN_MARKERS = "Open markers: after the final norm, off the residual stream."
 
 @contextmanager
 def theme(scale: float) -> Iterator[None]:
-    """The look of every figure while it is drawn; `scale` multiplies text and lines."""
-    sizes = {
-        "font.size": TEXT,
-        "axes.labelsize": TEXT,
-        "axes.titlesize": TEXT + 0.5,
-        "xtick.labelsize": TEXT - 0.5,
-        "ytick.labelsize": TEXT - 0.5,
-        "legend.fontsize": TEXT,
-        "lines.linewidth": 1.1,
-        "lines.markersize": 2.4,
-        "axes.linewidth": 0.6,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "xtick.major.size": 2.5,
-        "ytick.major.size": 2.5,
-        "patch.linewidth": 0.6,
-    }
-    look = {
-        **sns.axes_style("ticks"),
-        **{name: scale * size for name, size in sizes.items()},
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": INK,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.titlelocation": "left",
-        "axes.titlepad": 3.0,
-        "axes.labelpad": 2.0,
-        "xtick.major.pad": 2.0,
-        "ytick.major.pad": 2.0,
-        "font.family": ["sans-serif"],
-        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
-        "legend.frameon": False,
-        "axes.formatter.useoffset": False,
-    }
-    with matplotlib.rc_context(look):
+    """The look of every figure while it is drawn: the style, its text and lines times `scale`."""
+    with matplotlib.rc_context(look.settings(scale=scale)):
         yield
 
 
@@ -167,15 +138,72 @@ def curve(axes: Axes, rows: pd.DataFrame, color: object, x: str = "depth", **lin
 
 
 def curves_together(
-    axes: Axes, table: pd.DataFrame, palette: Mapping[str, object], label: str
+    axes: Axes,
+    table: pd.DataFrame,
+    palette: Mapping[str, object],
+    label: str,
+    named: bool = True,
 ) -> None:
-    """The curve of each model over relative depth."""
+    """The curve of each model over relative depth; `named` at its end, or else in a legend."""
     if reason := why_absent(table):
         note(axes, reason)
         return
+    ends = {}
     for model, rows in table.groupby("model", sort=False):
         curve(axes, rows, palette[model], x="relative_depth")
+        on_stream = rows[(rows["layer"] != NORM) & np.isfinite(rows["value"])]
+        if len(on_stream):
+            ends[model] = tuple(on_stream[["relative_depth", "value"]].iloc[-1])
+    if named:
+        label_ends(axes, ends, palette)
+        axes.set_xticks(np.linspace(0, 1, 5))
     axes.set_ylabel(label)
+
+
+def label_ends(
+    axes: Axes, ends: Mapping[str, tuple[float, float]], palette: Mapping[str, object]
+) -> None:
+    """Each model's name beside the end of its curve, on room made right of it, none on another.
+
+    There are none for one model, nor where more than fit into the height of a panel or longer than
+    a third of its width.
+    """
+    size = matplotlib.rcParams["xtick.labelsize"]
+    scale = matplotlib.rcParams["font.size"] / TEXT
+    height, width = 72 * PANEL_HEIGHT * ROW * scale, _panel_width(axes)  # points
+    needed = LETTER * size * (max(map(len, ends), default=0) + 1) / width
+    if not 1 < len(ends) <= height / size or needed > MOST_FOR_NAMES:
+        return
+    axes.autoscale_view()
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, left + (right - left) / (1 - needed))
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = {model: to_axes.transform(end)[1] * height for model, end in ends.items()}
+    for model, place in _spread(wanted, 1.15 * size, height).items():
+        axes.annotate(
+            model, (right, ends[model][1]), (0, place - wanted[model]), color=palette[model],
+            textcoords="offset points", fontsize=size, va="center", annotation_clip=False,
+            in_layout=False,
+        )  # fmt: skip
+
+
+def _panel_width(axes: Axes) -> float:
+    """About how wide the axes of a panel are, in points."""
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    return WIDTH * 72 * PANEL / columns
+
+
+def _spread(wanted: Mapping[str, float], apart: float, height: float) -> dict[str, float]:
+    """Places as near to those wanted as can be, so far apart, in order, from 0 to a height.
+
+    >>> _spread({"a": 10.0, "b": 10.0, "c": 100.0}, apart=8.0, height=100.0)
+    {'a': 6.0, 'b': 14.0, 'c': 100.0}
+    """
+    names = sorted(wanted, key=wanted.get)
+    steps = apart * np.arange(len(names))
+    level = isotonic_regression([min(max(wanted[n], 0), height) for n in names] - steps).x
+    places = np.clip(level, 0, height - steps[-1]) + steps
+    return dict(zip(names, places.tolist(), strict=True))
 
 
 def points(axes: Axes, x: object, rows: pd.DataFrame, color: object, **marker: object) -> None:
@@ -213,9 +241,8 @@ def title_model(axes: Axes, model: str, color: object) -> None:
 
 def title_right(axes: Axes, text: str) -> None:
     """What is found in a panel, above its right end: over the model's name where both are long."""
-    columns = axes.get_subplotspec().get_gridspec().ncols
-    letters = len(axes.get_title("left")) * BOLD + len(text)
-    room = WIDTH * 72 * PANEL / columns / (LETTER * matplotlib.rcParams["axes.titlesize"])
+    letters = len(axes.get_title("left")) * BOLD + len(text) + 2
+    room = _panel_width(axes) / (LETTER * matplotlib.rcParams["axes.titlesize"])
     axes.set_title(text if letters < room else f"{text}\n ", loc="right")
 
 

@@ -162,6 +162,8 @@ def _frame(dataset: xr.Dataset, images: ClassSplit) -> xr.Dataset:
     attrs = {
         "classes": classes,
         "channels": channels,
+        "fit_images": images.fit.size,
+        "test_images": images.test.size,
         "nc2_etf_floor": float(class_regime.etf_floor(channels, classes)),
     }
     said = class_regime.warnings_of(channels, images.sizes)

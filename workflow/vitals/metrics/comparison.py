@@ -69,6 +69,7 @@ def compute(
     results: the results of one metric by model, in the order in which pairs are named. A variable
     that fewer than two models have is absent; a pair that lacks one is NaN, and the model's reason
     is recorded under "{variable}_difference, {model}". Units are the variable's own.
+    The attribute `images` is how many both have, where a metric keeps values of each image.
     Depth is in blocks: a tap that only one model has (before a norm that follows positions, after
     an attention) takes part in its curve over relative depth, and in no difference at equal depth.
     Raises VitalsError for an unknown metric, other images or another number of draws.
@@ -83,6 +84,9 @@ def compute(
         mark_absent(result, "comparison", f"a difference needs two models, found {found}")
         return result
 
+    images = {dataset.sizes["image"] for dataset in results.values() if "image" in dataset.sizes}
+    if len(images) == 1:
+        result.attrs["images"] = images.pop()
     for variable in HEADLINES[metric]:
         reasons = {m: _unusable(dataset, metric, variable) for m, dataset in results.items()}
         for model, reason in reasons.items():
