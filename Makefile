@@ -1,14 +1,18 @@
-# Two commands from a fresh machine: `make study` and `make test`. Each makes the environment first.
+# From a fresh machine: `make study`, `make report` and `make test`. Each makes the environment first.
 
 PYTHON ?= python3
 ENVIRONMENT := .venv
 BIN := $(ENVIRONMENT)/bin
 READY := $(ENVIRONMENT)/ready
 
-.PHONY: study test test-cluster lint format help
+STUDY ?= digits
+CONFIG ?= config.yaml
+
+.PHONY: study report test test-cluster lint format help
 
 help:
 	@echo "make study   run the default study to its last figure, in artifacts/digits"
+	@echo "make report  run it and put its figures, captions and run times into artifacts/digits/report.html"
 	@echo "make test    run the tests"
 	@echo "make test-cluster  run the tests that start a SLURM here (root; Debian's slurm-wlm)"
 	@echo "make lint    check format and style"
@@ -16,6 +20,11 @@ help:
 
 study: $(READY)
 	$(BIN)/snakemake
+
+# Of another study: make report STUDY=quick CONFIG=studies/quick.yaml
+report: $(READY)
+	$(BIN)/snakemake --configfile $(CONFIG)
+	$(BIN)/snakemake --configfile $(CONFIG) --report artifacts/$(STUDY)/report.html
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -23,7 +23,7 @@ os.environ.update(
 )
 
 from vitals import fetch
-from vitals.catalogue import ALIGNMENT, CHECK, FIGURES, METRICS
+from vitals.catalogue import ALIGNMENT, CAPTIONED, CHECK, FIGURES, METRICS
 from vitals.device import accelerators, workers
 from vitals.errors import VitalsError
 from vitals.estimates import Estimates
@@ -55,10 +55,16 @@ wildcard_constraints:
     shard=r"\d+",
 
 
+report: "workflow/report/study.rst"
+
+
 rule all:
     input:
         f"{ROOT}/images.parquet",
         f"{ROOT}/summary.csv",
+        f"{ROOT}/findings.csv",
+        f"{ROOT}/index.html",
+        f"{ROOT}/captions/captions.json",
         expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
 
 
@@ -71,4 +77,5 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/streaming.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/told.smk"
 include: "workflow/rules/lost_records.smk"

@@ -54,10 +54,19 @@ def write_result(path, made):
     files.write(xr.Dataset(attrs={"of": str(path)}), path, **made)
 
 
+def write_table(path, made):
+    path.write_text(canonical(made))
+
+
+def write_page(path, made):
+    path.write_text(f'<script type="application/json" id="origin">{canonical(made)}</script>')
+
+
 WRITERS = {
     **{"train": write_model, "extract": write_shard, "metric": write_result},
     **{"compare": write_result, "align": write_result, "figure": write_figure},
-    "summary": lambda path, made: path.write_text(canonical(made)),
+    **dict.fromkeys(("summary", "findings", "captions"), write_table),
+    **{"gallery": write_result, "page": write_page},
 }
 
 
@@ -203,7 +212,7 @@ def test_a_status_is_a_line_a_model_and_stage(folder):
     shutil.rmtree(folder / "small" / "two" / "activations" / "1.zarr")
     judged = Judged(folder, metrics={"probes": {"folds": 3}}).verdicts
     lines = status.lines(judged)
-    assert len(lines) == 1 + 2 * (2 + len(METRICS)) + len(METRICS) + 1 + len(FIGURES) + 1
+    assert len(lines) == 1 + 2 * (3 + len(METRICS)) + len(METRICS) + 1 + len(FIGURES) + 4
     probes = next(line for line in lines if line.startswith("one") and "metric probes" in line)
     assert probes.split()[:4] == ["one", "metric", "probes", "stale"]
     assert probes.endswith(", is 3")

@@ -28,7 +28,8 @@ SMALL = {
 }
 STAGES = [
     *(("images", None), ("train", "vit"), ("load", "vit"), ("extract", "0"), ("summary", None)),
-    *(("figure", "similarity"), ("compare", "similarity")),
+    *(("figure", "similarity"), ("compare", "similarity"), ("gallery", "vit")),
+    *((name, None) for name in ("findings", "captions", "page")),
     *(("metric", name) for name in METRICS),
 ]
 
@@ -108,24 +109,27 @@ def test_a_default_written_out_changes_no_spec():
 
 
 READERS = {
-    "images.seed": {"images", "train", "extract"},
-    "images.limit": {"images", "train", "extract"},
-    "images.skip_unreadable": {"extract"},
+    "images.seed": {"images", "train", "extract", "page"},
+    "images.limit": {"images", "train", "extract", "page"},
+    "images.skip_unreadable": {"extract", "page"},
     "images.keep_decoded": set(),
-    "training.epochs": {"train"},
-    "training.stop_after": {"train"},
-    "models.vit.options.num_heads": {"train", "load"},
-    "models.vit.training.epochs": {"train"},
-    "activations.storage": {"extract"},
-    "activations.keep_bits": {"extract"},
+    "training.epochs": {"train", "page"},
+    "training.stop_after": {"train", "page"},
+    "models.vit.options.num_heads": {"train", "load", "page"},
+    "models.vit.training.epochs": {"train", "page"},
+    "activations.storage": {"extract", "page"},
+    "activations.keep_bits": {"extract", "page"},
     "activations.batch": set(),
-    "metrics.probes.folds": {"metric probes"},
-    "metrics.tradeoff.margin": {"metric tradeoff"},
-    "compare.positions": {"compare similarity"},
+    "metrics.probes.folds": {"metric probes", "page"},
+    "metrics.tradeoff.margin": {"metric tradeoff", "page"},
+    "compare.positions": {"compare similarity", "page"},
     "figures.scale": {"figure similarity"},
-    "study": {"summary"},
+    "study": {"summary", "findings", "captions", "page"},
+    "figures.palette": {"figure similarity", "page"},
+    "models.vit.paper_model": {"findings"},
     "bootstrap.samples": {
         "compare similarity",
+        "page",
         *(f"metric {name}" for name in METRICS if name != "tradeoff"),
     },
 }
@@ -136,6 +140,8 @@ VALUES = {
     "study": "other",
     "images.limit": 200,
     "bootstrap.samples": 300,
+    "figures.palette": "muted",
+    "models.vit.paper_model": "ViT-B/16",
 }
 
 
@@ -151,6 +157,37 @@ def test_a_setting_is_in_the_spec_of_just_the_stages_that_read_it(key):
         if plain.spec(stage, name) != other.spec(stage, name)
     }
     assert differ == READERS[key]
+
+
+def test_of_the_figures_the_scrambling_is_told_of_the_papers_models():
+    study = study_of(changed("models.vit.paper_model", "ViT-B/16"))
+    assert json.loads(study.spec("figure", "scrambling"))["paper_models"] == {"vit": "ViT-B/16"}
+    assert "paper_models" not in json.loads(study.spec("figure", "similarity"))
+
+
+def test_a_style_is_read_for_what_it_says_and_not_for_where_it_lies(tmp_path):
+    specs = []
+    for name in ("here", "there"):
+        file = tmp_path / f"{name}.mplstyle"
+        file.write_text(f"# of {name}\nfont.size: 9\n")
+        specs.append(study_of(changed("figures.style", str(file))).spec("figure", "similarity"))
+    assert specs[0] == specs[1] and json.loads(specs[0])["style"] == ["font.size: 9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("font.sise: 9", "figures.style: 'font.sise' is not a matplotlib setting"),
+        ("savefig.dpi: 9", "figures.style: 'savefig.dpi' is not a matplotlib setting that a style"),
+        ("font.size: huge-ish", "figures.style: font.size = huge-ish: "),
+        (None, "figures.style = 'own.mplstyle' cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_style_is_refused_before_anything_runs(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / "own.mplstyle").write_text(text)  # the folder in which the test runs
+    with pytest.raises(VitalsError, match=re.escape(message)):
+        study_of(changed("figures.style", "own.mplstyle"))
 
 
 def test_a_models_own_training_goes_before_that_of_the_study():

@@ -22,7 +22,8 @@ from vitals import cli
 
 REPOSITORY = Path(__file__).parents[2]
 SHELL = import_module("snakemake.shell")  # of the same name as the class in it
-ENDS = ("figure ", "summary ")  # commands whose results no other reads
+# commands whose results nothing that is measured reads
+ENDS = ("figure ", "summary ", "findings ", "captions ", "page ")
 
 
 def stale(folder, study, targets=(), cores=1):
@@ -40,7 +41,8 @@ def by_rule(jobs):
 def make(folder, study, targets=(), ends=()):
     """Make results of a study, all of them without targets; what the commands said, a line each.
 
-    Nothing reads a figure or the summary: empty files stand for those that `ends` does not name
+    Nothing that is measured reads a figure, the summary or what is told of it: empty files stand
+    for those that `ends` does not name
     ("figure probes", "summary").
     """
     said, made_ends = [], tuple(f"{end} " for end in ends)

@@ -17,6 +17,15 @@ METRICS = {
 }  # fmt: skip
 READ = {"phases": {"similarity"}, "tradeoff": {"scrambling", "probes"}}
 DRAWN = {
+    "overview": {
+        "similarity",
+        "phases",
+        "scrambling",
+        "attention",
+        "collapse",
+        "probes",
+        "tradeoff",
+    },
     "similarity": {"similarity", "phases"},
     "position": {"position", "similarity"},
     "scrambling": {"scrambling"},
@@ -28,6 +37,7 @@ DRAWN = {
     "comparison": METRICS - {"accuracy", "position"},
     "alignment": set(),  # of activations
 }
+TOLD = {"summary", "findings", "captions", "page"}  # of all numbers of a study
 OPTIONS = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 CHEAP = {
     "bootstrap": {"samples": 100},
@@ -107,7 +117,7 @@ class Jobs:
         """The comparisons of metrics, the figures that show them, and the summary."""
         drawn = {name for name, shown in DRAWN.items() if shown & metrics}
         compare = {f"compare {metric}" for metric in metrics}
-        return compare | {f"draw {figure}" for figure in figures or drawn} | {"summary"}
+        return compare | {f"draw {figure}" for figure in figures or drawn} | TOLD
 
     def measured(self, metrics=METRICS, models=None):
         """Metrics of models, and all that hangs on them."""
@@ -124,11 +134,12 @@ class Jobs:
         extract = {
             f"extract {model} {shard}" for model in models or self.models for shard in shards
         }
-        return extract | self.measured(models=models) | self.aligned()
+        shown = {f"gallery {model}" for model in models or self.models}
+        return extract | shown | self.measured(models=models) | self.aligned()
 
     def aligned(self):
         """What is of the activations of all models at once."""
-        return {"align", "draw alignment", "summary"}
+        return {"align", "draw alignment"} | TOLD
 
     def made(self, *models):
         """Models, trained or loaded, and all that hangs on them."""

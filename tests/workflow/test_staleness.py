@@ -12,6 +12,7 @@ from dry_runs import by_rule, make, stale
 from small_studies import (
     DIGITS,
     PICTURES,
+    TOLD,
     digits_study,
     draw_checkpoint,
     draw_pictures,
@@ -20,6 +21,8 @@ from small_studies import (
 from snakemake.exceptions import WorkflowError
 
 from vitals import provenance
+from vitals.figures import style_file
+from vitals.page import template
 from vitals.study import Study
 
 REFUSED = "refused"
@@ -77,6 +80,10 @@ LEAVES = {
     "images.keep_decoded": (True, nothing),
     "models.*.architecture": ("vit_small_patch16_224", one_model),
     "models.*.classes": ("names.txt", nothing),  # of loaded weights alone
+    "models.*.paper_model": (
+        "ViT-B/16",
+        lambda jobs: {"draw scrambling", "findings", "captions", "page"},
+    ),
     "models.*.options.img_size": (32, one_model),
     "models.*.options.patch_size": (4, one_model),
     "models.*.options.in_chans": (2, one_model),
@@ -153,8 +160,9 @@ LEAVES = {
     "metrics.geometry.massive_channels": (3, metric("geometry")),
     "metrics.geometry.high_norm_mads": (4, metric("geometry")),
     "compare.positions": (11, lambda jobs: jobs.compared(figures={"comparison"})),
-    "figures.palette": ("muted", lambda jobs: jobs.drawn()),
+    "figures.palette": ("muted", lambda jobs: jobs.drawn() | {"page"}),
     "figures.scale": (1.5, lambda jobs: jobs.drawn()),
+    "figures.style": ("own.mplstyle", lambda jobs: jobs.drawn()),
 }
 
 
@@ -370,6 +378,7 @@ def make_study(folder, name):
     draw_pictures(folder / "pictures")
     draw_checkpoint(folder / "own.pth", seed=0)
     (folder / "names.txt").write_text("a\nb\nc\n")
+    (folder / "own.mplstyle").write_text("font.size: 8\n")
     make(folder, STUDIES[name][0]())
     return folder
 
@@ -419,6 +428,10 @@ def drawn(jobs):
     return jobs.drawn()
 
 
+def galleries(jobs):
+    return {f"gallery {model}" for model in jobs.models} | {"page"}
+
+
 EDITS = {
     # what runs in one stage alone
     "data/images.py": rooms,
@@ -433,7 +446,11 @@ EDITS = {
     "metrics/geometry.py": metric("geometry"),
     "metrics/alignment.py": lambda jobs: jobs.aligned(),
     "metrics/comparison.py": lambda jobs: jobs.compared(figures={"comparison"}),
-    "metrics/summary.py": lambda jobs: jobs.drawn() | {"summary"},  # figures show its rows
+    "metrics/summary.py": lambda jobs: jobs.drawn() | TOLD,  # figures show its rows
+    "metrics/patch_quantities.py": galleries,
+    "findings/statements.py": lambda jobs: {"findings", "captions", "page"},
+    "captions/sentences.py": lambda jobs: {"captions"},
+    "page/contents.py": lambda jobs: {"page"},
     "figures/probes.py": lambda jobs: jobs.drawn({"probes"}),
     # what several share
     "errors.py": rooms,
@@ -441,7 +458,7 @@ EDITS = {
     "metrics/piecewise.py": metric("phases"),
     "metrics/token_norms.py": lambda jobs: jobs.measured({"similarity", "geometry"}),
     "metrics/classifier_lens.py": metric("collapse"),
-    "figures/style.py": drawn,
+    "figures/style.py": lambda jobs: jobs.drawn() | {"page"},  # the same colours
     "figures/files.py": drawn,
     # what no job runs
     "plan.py": nothing,
@@ -483,6 +500,20 @@ def write_at_end(file, text):
 def test_an_edit_reruns_exactly_what_runs_it(made, library, module, jobs):
     write_at_end(library / module, STATEMENT)
     assert stale(made["pictures"], pictures_study()) == jobs(PICTURES)
+
+
+def test_an_edit_of_the_template_makes_the_page_anew(made, library, monkeypatch):
+    monkeypatch.setattr(template, "FOLDER", library / "page")
+    write_at_end(library / "page" / "page.css", "p { color: red }")
+    assert stale(made["pictures"], pictures_study()) == {"page"}
+
+
+def test_an_edit_of_the_house_style_redraws_the_figures(made, library, monkeypatch):
+    monkeypatch.setattr(style_file, "HOUSE", library / "figures" / "house.mplstyle")
+    write_at_end(library / "figures" / "house.mplstyle", "# a comment\n\n")
+    assert stale(made["pictures"], pictures_study()) == set()
+    write_at_end(library / "figures" / "house.mplstyle", "font.size: 8\n")
+    assert stale(made["pictures"], pictures_study()) == PICTURES.drawn()
 
 
 def test_what_is_said_about_code_reruns_nothing(made, library):

@@ -105,8 +105,11 @@ def test_another_probe_grid_reruns_probes_and_what_reads_them(finished, study):
         "measure_probes": 2,
         "measure_tradeoff": 2,
         "compare": 2,
-        "draw": 3,  # probes, trade-off, comparison
+        "draw": 4,  # overview, probes, trade-off, comparison
         "summary": 1,
+        "findings": 1,
+        "captions": 1,
+        "page": 1,
     }
 
 
@@ -123,6 +126,11 @@ def test_another_recipe_of_one_model_reruns_its_chain_and_the_comparisons(finish
 def test_another_style_redraws_figures_alone(finished, study):
     study["figures"] = {"scale": 1.5}
     assert by_rule(stale(finished.folder, study)) == {"draw": len(FIGURES)}
+
+
+def test_another_palette_redraws_figures_and_page(finished, study):
+    study["figures"] = {"palette": "deep"}
+    assert finished.jobs(study) == {"draw": len(FIGURES), "page": 1}
 
 
 def test_a_metric_can_be_asked_for_by_name(finished, study):

@@ -17,7 +17,12 @@ rule draw:
         # no figure before the models are known to be as accurate as they should be
         checked=ancient(expand(f"{MODEL}/metrics/{CHECK}.nc", model=STUDY.models)),
     output:
-        figure=f"{ROOT}/figures/{{figure}}.svg",
+        figure=report(
+            f"{ROOT}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         others=multiext(f"{ROOT}/figures/{{figure}}", ".png", ".pdf", ".csv"),
     log:
         f"{ROOT}/logs/figure_{{figure}}.log",

@@ -280,8 +280,18 @@ rule summary:
         expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, metric=METRICS),
         expand(f"{ROOT}/compare/{{metric}}.nc", metric=[*METRICS, ALIGNMENT]),
     output:
-        table=f"{ROOT}/summary.csv",
-        differences=f"{ROOT}/differences.csv",
+        table=report(
+            f"{ROOT}/summary.csv",
+            caption="../report/summary.rst",
+            category="Tables",
+            labels={"table": "all numbers"},
+        ),
+        differences=report(
+            f"{ROOT}/differences.csv",
+            caption="../report/differences.rst",
+            category="Tables",
+            labels={"table": "differences between models"},
+        ),
         origin=f"{ROOT}/summary.json",
     log:
         f"{ROOT}/logs/summary.log",

@@ -19,6 +19,10 @@ STAGE_MODULES = {
     "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
     "align": ("vitals.metrics.alignment", "vitals.metrics.inputs", "vitals.metrics.files"),
     "summary": ("vitals.metrics.tables",),
+    "gallery": ("vitals.metrics.gallery", "vitals.metrics.files"),
+    "findings": ("vitals.findings.files",),
+    "captions": ("vitals.captions.files",),
+    "page": ("vitals.page.contents", "vitals.page.page"),
 }
 
 
@@ -71,11 +75,15 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, and the metrics whose results it draws; `compared` where it draws differences."""
+    """A figure, and the metrics whose results it draws; `compared` where it draws differences.
+
+    paper: whether it shows what the paper reports beside what is measured.
+    """
 
     name: str
     metrics: tuple[str, ...]
     compared: bool = False
+    paper: bool = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -86,9 +94,13 @@ class Figure:
 FIGURES = {
     figure.name: figure
     for figure in (
+        Figure(
+            "overview",
+            ("similarity", "phases", "scrambling", "attention", "collapse", "probes", "tradeoff"),
+        ),
         Figure("similarity", ("similarity", "phases")),
         Figure("position", ("position", "similarity")),
-        Figure("scrambling", ("scrambling",)),
+        Figure("scrambling", ("scrambling",), paper=True),
         Figure("attention", ("attention",)),
         Figure("collapse", ("collapse",)),
         Figure("probes", ("probes",)),
@@ -103,6 +115,10 @@ FIGURES = {
         ),
     )
 }
+
+
+STUDY = "study"
+CAPTIONED = (STUDY, *FIGURES)  # what the report has a caption of
 
 
 def modules(stage: str, name: str | None = None) -> tuple[str, ...]:

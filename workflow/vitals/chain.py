@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitals import origin
-from vitals.catalogue import ALIGNMENT, CHECK, FIGURES, METRICS
+from vitals.catalogue import ALIGNMENT, CAPTIONED, CHECK, FIGURES, METRICS
 from vitals.study import Study
 
 FIGURE_KINDS = (".svg", ".png", ".pdf", ".csv")
@@ -58,9 +58,23 @@ def chain(study: Study) -> Iterator[Step]:
         ]
         drawn = _step("figure", figure.name, None, tuple(outputs), read)
         yield replace(drawn, inputs=tuple(dict.fromkeys([*read, *metrics[CHECK]])))
-    summary = [study.folder / file for file in ("summary.json", "summary.csv", "differences.csv")]
     read = [path for paths in metrics.values() for path in paths]
-    yield _step("summary", None, None, tuple(summary), [*read, *compared.values()])
+    yield from _summarised(study, [*read, *compared.values()])
+
+
+def _summarised(study: Study, results: list[Path]) -> Iterator[Step]:
+    """The table of all numbers, and what is told of it: findings, captions and the page."""
+    folder = study.folder
+    summary = [folder / file for file in ("summary.json", "summary.csv", "differences.csv")]
+    yield _step("summary", None, None, tuple(summary), results)
+    findings = [folder / file for file in ("findings.json", "findings.csv")]
+    yield _step("findings", None, None, tuple(findings), [folder / "summary.csv"])
+    tables = [folder / "summary.csv", folder / "findings.csv"]
+    captions = [folder / "captions" / f"{name}.rst" for name in CAPTIONED]
+    origin_of_captions = folder / "captions" / "captions.json"
+    yield _step("captions", None, None, (origin_of_captions, *captions), tables)
+    of_models = [folder / m / file for file in ("model.json", "gallery.nc") for m in study.models]
+    yield _step("page", None, None, (folder / "index.html",), [*tables, *of_models])
 
 
 def _of_model(study: Study, model: str, images: Path) -> Iterator[Step]:
@@ -85,6 +99,7 @@ def _of_model(study: Study, model: str, images: Path) -> Iterator[Step]:
             continue
         results = [folder / "metrics" / f"{name}.nc" for name in metric.results]
         yield _step("metric", metric.name, model, (output,), shards if metric.tiers else results)
+    yield _step("gallery", model, model, (folder / "gallery.nc",), shards)
 
 
 def _shards(study: Study, model: str) -> list[Path]:

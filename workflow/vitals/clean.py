@@ -14,13 +14,13 @@ from shutil import rmtree
 import yaml
 
 from vitals.activations.claim import claimed, is_held, lock_of
-from vitals.catalogue import FIGURES, METRICS
+from vitals.catalogue import CAPTIONED, FIGURES, METRICS
 from vitals.errors import VitalsError
 from vitals.study import Study
 
 ARTIFACTS = Path("artifacts")
 OF_ANY_MODEL = {"model.safetensors", "model.json", "activations", "metrics", "streamed", "logs"}
-OF_A_STUDY = {"figures", "compare", "logs", "decoded"}
+OF_A_STUDY = {"figures", "captions", "compare", "logs", "decoded"}
 FIGURE_FILES = (".svg", ".png", ".pdf", ".csv")
 PARTIAL = ".partial"
 AT_WORK = 3600  # seconds since its last change in which a partial file may still be written
@@ -171,6 +171,7 @@ def _of_study(folder: Path) -> Iterator[Unneeded]:
     drawn = {metric for figure in FIGURES.values() for metric in figure.metrics}
     yield from _former(folder / "compare", (".nc",), drawn.union(METRICS))
     yield from _former(folder / "figures", FIGURE_FILES, FIGURES)
+    yield from _former(folder / "captions", (".rst",), CAPTIONED)
 
 
 def _former(folder: Path, suffixes: Sequence[str], known: Iterable[str]) -> Iterator[Unneeded]:

@@ -90,6 +90,21 @@ def _parser() -> argparse.ArgumentParser:
                        help="shards of all models")  # fmt: skip
     align.add_argument("--output", type=Path, required=True, help="compare/alignment.nc")
 
+    gallery = _stage(stages, "gallery", _gallery, "gather images, attention maps and patches")
+    gallery.add_argument("--activations", type=Path, nargs="+", required=True,
+                         help="shards of a model")  # fmt: skip
+    gallery.add_argument("--output", type=Path, required=True, help="gallery.nc")
+
+    for name, run, text, output in (
+        ("findings", _findings, "hold a study against the paper's statements", "findings.csv"),
+        ("captions", _captions, "say what the figures show in numbers", "captions.json"),
+        ("page", _page, "make the page of a study", "index.html"),
+    ):
+        stage = _stage(stages, name, run, text)
+        stage.add_argument("--results", type=Path, nargs="+", required=True,
+                           help="summary.csv, and what else it tells of")  # fmt: skip
+        stage.add_argument("--output", type=Path, required=True, help=output)
+
     for name, run, text in (
         ("compare", _compare, "difference of models in a metric"),
         ("figure", _figure, "draw a figure"),
@@ -309,12 +324,15 @@ def _align(options: argparse.Namespace) -> str:
 
 def _figure(options: argparse.Namespace) -> str:
     from vitals.figures import files as figure_files
+    from vitals.figures import look
     from vitals.metrics import files
 
     compared = _known("figure", options.name, FIGURES).compared
     read = files.read_by_metric if compared else files.read_by_model
     draw = import_module(f"vitals.figures.{options.name}").draw
-    figure, table = draw(read(options.results), **options.spec)
+    settings = {key: value for key, value in options.spec.items() if key not in look.STYLE}
+    with look.chosen(options.spec.get("style")):
+        figure, table = draw(read(options.results), **settings)
     figure_files.write(figure, table, options.output, **_provenance(options))
     return f"figure {options.output} and its table of {len(table)} rows"
 
@@ -342,6 +360,43 @@ def _replication(options: argparse.Namespace) -> str:
     with whole_file(output) as partial:
         partial.write_text(replication.page(tables[0], tables[1:]))
     return f"{tables[0].findings['statement'].nunique()} statements in {output}"
+
+
+def _gallery(options: argparse.Namespace) -> str:
+    from vitals.metrics import files, gallery
+
+    found = gallery.of_shards(options.activations)
+    files.write(found, options.output, **_provenance(options))
+    return f"{found.sizes['image']} images in {options.output}"
+
+
+def _findings(options: argparse.Namespace) -> str:
+    from vitals.findings import files
+
+    (summary,) = options.results
+    verdicts = files.write(summary, options.output, **options.spec, origin=_provenance(options))
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return f"{counted} in {options.output}"
+
+
+def _captions(options: argparse.Namespace) -> str:
+    from vitals.captions import files
+
+    made = files.write(
+        *options.results, options.output, figures=list(FIGURES), **options.spec,
+        **_provenance(options),
+    )  # fmt: skip
+    return f"{made} captions in {options.output.parent}"
+
+
+def _page(options: argparse.Namespace) -> str:
+    from vitals.page import contents, page
+
+    settings = {name: value for name, value in options.spec.items() if name != "template"}
+    page.write(
+        contents.of_files(options.results, **settings), options.output, **_provenance(options)
+    )
+    return f"{options.output}, {options.output.stat().st_size / 1e6:.1f} MB"
 
 
 def _plan(options: argparse.Namespace) -> str:

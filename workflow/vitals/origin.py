@@ -91,7 +91,8 @@ def is_same(path: Path, recorded: str) -> bool:
 def read(path: Path) -> Origin | None:
     """What a result was made from; None where it is damaged, or does not say.
 
-    path: images.parquet, model.json, the root file of a shard, .nc, .svg, or the .json of a table.
+    path: images.parquet, model.json, the root file of a shard, .nc, .svg, .html, or the .json of a
+    table.
     """
     try:
         return _origin(READERS[path.suffix](path))
@@ -137,7 +138,18 @@ def _of_svg(path: Path) -> dict[str, Any]:
     return json.loads(unescape(said[1].decode()))
 
 
-READERS = {".json": _of_json, ".parquet": _of_parquet, ".nc": _of_netcdf, ".svg": _of_svg}
+def _of_html(path: Path) -> dict[str, Any]:
+    said = re.search(rb'id="origin">(.*?)</script>', path.read_bytes(), re.DOTALL)
+    return json.loads(said[1])
+
+
+READERS = {
+    ".json": _of_json,
+    ".parquet": _of_parquet,
+    ".nc": _of_netcdf,
+    ".svg": _of_svg,
+    ".html": _of_html,
+}
 
 
 def _without_making(path: Path) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from vitals import catalogue
 from vitals.catalogue import METRICS
 from vitals.data import datasets, digests, images
 from vitals.errors import VitalsError, unknown
+from vitals.figures import style_file
 from vitals.models import classes, registry
 from vitals.models.registry import PRETRAINED, TRAINED, check_architecture, check_options
+from vitals.page import template
 from vitals.provenance import canonical, code_digest, digest_of
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "study.yaml"
@@ -48,6 +50,7 @@ class Study:
             _check_model(name, model)
             _check_recipe(name, self._recipe(name))
         _check_streaming(self.settings["activations"])
+        self._look = self._looked_up()
         self.folder = artifacts / self.name
         frozen = self.folder / "images.parquet"
         previous = frozen if frozen.is_file() else None
@@ -169,14 +172,40 @@ class Study:
             case "align":
                 return bootstrap
             case "figure":
-                return settings["figures"]
+                return {**self._look, **self._shown_beside(name)}
             case "summary":
                 return {"study": self.name}
+            case "gallery":
+                return {}
+            case "findings":
+                named = {"study": self.name, "models": list(self.models)}
+                return {**named, "paper_models": self.paper_models}
+            case "captions":
+                return {"study": self.name, "models": list(self.models)}
+            case "page":
+                return {
+                    "study": self.name,
+                    "palette": settings["figures"]["palette"],
+                    "settings": self._read_by_all(),
+                    "template": template.digest(),
+                }
         raise ValueError(f"no stage {stage}")
 
     def _recipe(self, model: str) -> dict[str, Any]:
         """How a model is trained here: `training`, and what it overrides of it."""
         return {**self.settings["training"], **self.models[model]["training"]}
+
+    def _read_by_all(self) -> dict[str, Any]:
+        """What decides the numbers of a study, stage by stage, as the stages read it."""
+        models = {name: "train" if name in self.trained else "load" for name in self.models}
+        return {
+            "images": self._read_by("images", None),
+            "models": {name: self._read_by(stage, name) for name, stage in models.items()},
+            "activations": self.kept,
+            "metrics": {name: self.settings["metrics"][name] for name in METRICS},
+            "compare": self.settings["compare"],
+            "bootstrap": self.settings["bootstrap"],
+        }
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -225,6 +254,30 @@ class Study:
         for file in self.weights_file(model):
             return digests.of_file(Path(file), self.folder / ".weights.stamps")
         return self.models[model]["weights"]
+
+    def _looked_up(self) -> dict[str, Any]:
+        """How figures look, with what their style file says rather than where it lies."""
+        figures = self.settings["figures"]
+        if figures["style"] is None:
+            return {**figures, "house_style": style_file.house_digest()}
+        try:
+            lines = style_file.lines(Path(figures["style"]))
+            for line in lines:
+                style_file.setting(line)
+        except VitalsError as error:
+            raise VitalsError(f"figures.{error}") from None
+        return {**figures, "style": lines}
+
+    @property
+    def paper_models(self) -> dict[str, str]:
+        """The models that are one of the paper's, and which."""
+        named = {name: model["paper_model"] for name, model in self.models.items()}
+        return {name: of_paper for name, of_paper in named.items() if of_paper}
+
+    def _shown_beside(self, figure: str) -> dict[str, Any]:
+        """What a figure is told of the study besides: which of the paper's models are its own."""
+        told = catalogue.FIGURES[figure].paper and self.paper_models
+        return {"paper_models": told} if told else {}
 
     @cached_property
     def _listed(self) -> str:

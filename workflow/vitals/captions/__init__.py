@@ -1,0 +1,1 @@
+"""Captions of the report: what each figure shows, in the numbers of the study."""
