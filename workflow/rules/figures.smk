@@ -33,4 +33,5 @@ rule draw:
         code=lambda wildcards: STUDY.code("figure", wildcards.figure),
     shell:
         "python -m vitals figure {wildcards.figure} --spec {params.spec:q} --code {params.code:q}"
-        " --results {input.results:q} --output {output.figure:q} 2>&1 | tee {log:q}"
+        " --results {input.results:q} --after {input.checked:q}"
+        " --output {output.figure:q} 2>&1 | tee {log:q}"

@@ -18,6 +18,7 @@ class Step:
     stage, name: as for `Study.spec`; model: None for what is of several; outputs: the first says
     what they were made from; inputs: all files that it is given; read: those of them that are known
     by their content, by name. The image list is not among these: `spec` says which images are read.
+    unread: those of these names that only have to be there before.
     """
 
     stage: str
@@ -26,6 +27,7 @@ class Step:
     outputs: tuple[Path, ...]
     inputs: tuple[Path, ...]
     read: dict[str, Path]
+    unread: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -56,8 +58,9 @@ def chain(study: Study) -> Iterator[Step]:
             for metric in figure.metrics
             for path in ([compared[metric]] if figure.compared else metrics[metric])
         ]
-        drawn = _step("figure", figure.name, None, tuple(outputs), read)
-        yield replace(drawn, inputs=tuple(dict.fromkeys([*read, *metrics[CHECK]])))
+        checked = [path for path in metrics[CHECK] if path not in read]
+        drawn = _step("figure", figure.name, None, tuple(outputs), [*read, *checked])
+        yield replace(drawn, unread=frozenset(origin.names(checked, outputs[0])))
     read = [path for paths in metrics.values() for path in paths]
     yield from _summarised(study, [*read, *compared.values()])
 

@@ -115,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("name", help=", ".join(METRICS if name == "compare" else FIGURES))
         stage.add_argument("--results", type=Path, nargs="+", required=True,
                            help="{model}/metrics/{metric}.nc or compare/{metric}.nc")  # fmt: skip
+        if name == "figure":
+            stage.add_argument("--after", type=Path, nargs="*", default=[],
+                               help="results that are there before it, and not read")  # fmt: skip
         stage.add_argument("--output", type=Path, required=True)
 
     plan = stages.add_parser("plan", help="what a study's activations take of disk and time")
@@ -471,12 +474,16 @@ def _known(kind: str, name: str, catalogue: Mapping[str, Entry]) -> Entry:
 def _provenance(options: argparse.Namespace) -> dict[str, Any]:
     """What a stage makes its output from."""
     from vitals import origin, provenance
+    from vitals.origin import UNREAD
 
     return {
         "spec": provenance.canonical(options.spec),
         "code": options.code,
         "modules": provenance.code_parts(modules(options.stage, getattr(options, "name", None))),
-        "inputs": origin.identities(_inputs(options)),
+        "inputs": {
+            **origin.identities(_inputs(options)),
+            **dict.fromkeys(origin.names(vars(options).get("after") or [], options.output), UNREAD),
+        },
     }
 
 
