@@ -42,8 +42,7 @@ def make(folder, study, targets=(), ends=()):
     """Make results of a study, all of them without targets; what the commands said, a line each.
 
     Nothing that is measured reads a figure, the summary or what is told of it: empty files stand
-    for those that `ends` does not name
-    ("figure probes", "summary").
+    for those that `ends` does not name ("figure probes", "summary").
     """
     said, made_ends = [], tuple(f"{end} " for end in ends)
 

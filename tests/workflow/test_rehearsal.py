@@ -22,7 +22,7 @@ CHEAP = {
         "probes": {"folds": 2, "penalties": [1.0]},
     },
 }
-DRAWN = ("summary", "draw similarity", "draw tradeoff")
+DRAWN = ("summary", "figure similarity", "figure tradeoff")
 
 
 def rehearsal():

@@ -331,7 +331,8 @@ def test_models_are_named_beside_their_curves_and_no_name_lies_on_another(name, 
 def test_both_summaries_of_heads_are_mapped(by_model):
     figure, _ = draw("attention", by_model)
     result = by_model["small"]["attention"]
-    for axes, name in ((figure.axes[3], "cls_inflow_head"), (figure.axes[6], "consensus_head")):
+    maps = [axes for axes in figure.axes if axes.get_title("left") == "small"]
+    for axes, name in zip(maps, ("cls_inflow_head", "consensus_head"), strict=True):
         (mesh,) = axes.collections
         expected = result[name].transpose("head", "block")
         np.testing.assert_allclose(np.reshape(mesh.get_array(), expected.shape), expected)
