@@ -454,7 +454,7 @@ EDITS = {
     "figures/probes.py": lambda jobs: jobs.drawn({"probes"}),
     # what several share
     "errors.py": rooms,
-    "metrics/files.py": measured,
+    "metrics/files.py": lambda jobs: measured(jobs) | galleries(jobs),
     "metrics/piecewise.py": metric("phases"),
     "metrics/token_norms.py": lambda jobs: jobs.measured({"similarity", "geometry"}),
     "metrics/classifier_lens.py": metric("collapse"),
