@@ -1,12 +1,16 @@
 """The workflow through a SLURM of one node, and what its jobs were given."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
+from interruptions import STOPPED_JOBS, is_stopped
 from small_studies import digits_study
 
 HERE = Path(__file__).parent
@@ -34,6 +38,7 @@ class Ran:
 
     job: str
     array: str
+    task: str
     gpu: str
     output: str
     begin: float
@@ -47,8 +52,11 @@ class Cluster:
         self.folder = folder
         self.record = folder / "record"
 
-    def start(self, *targets):
-        """Begin a run; its output goes to `said`."""
+    def start(self, *targets, stop=()):
+        """Begin a run; its output goes to `said`.
+
+        stop: the point of their work at which jobs stop, an event of Python's and what it is of.
+        """
         file = self.folder / "study.yaml"
         file.write_text(yaml.safe_dump(study(), sort_keys=False))
         profile = ["--workflow-profile", REPOSITORY / "profiles" / "slurm"]
@@ -56,6 +64,10 @@ class Cluster:
         machine = "--slurm-status-command squeue --cores 2 --latency-wait 5"
         threads = "--set-threads extract=1 stream=1 measure_probes=1"
         environment = {"BASH_ENV": str(HERE / "record.sh"), "VITALS_RECORD": str(self.record)}
+        if stop:
+            path = os.pathsep.join([str(STOPPED_JOBS), os.getenv("PYTHONPATH", "")])
+            environment |= {"PYTHONPATH": path, "STOP_MARK": str(self.mark)}
+            environment |= dict(zip(("STOP_EVENT", "STOP_TEXT"), stop, strict=True))
         with self.said.open("w") as said:
             return subprocess.Popen(
                 [
@@ -70,27 +82,50 @@ class Cluster:
             )
 
     @property
+    def mark(self):
+        """Where a job that has stopped writes its number."""
+        return self.folder / "stopped"
+
+    def wait_until(self, happened, run):
+        """Wait for what a run brings about."""
+        end = time.monotonic() + PATIENCE
+        while not happened():
+            assert run.poll() is None, self.said.read_text()
+            assert time.monotonic() < end, self.said.read_text()
+            time.sleep(0.01)
+
+    def resume(self):
+        """Let the job go on that has stopped."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(self.mark.read_text()), signal.SIGCONT)
+
+    @property
     def said(self):
         """The output of the last run."""
         return self.folder / "said"
 
-    def finish(self, process):
-        """Wait for a run to end, and end well."""
+    def finish(self, run):
+        """Wait for a run to end, and end well; who stops meanwhile goes on."""
+        end = time.monotonic() + PATIENCE
         try:
-            assert process.wait(PATIENCE) == 0, self.said.read_text()
+            while run.poll() is None:
+                assert time.monotonic() < end, self.said.read_text()
+                if is_stopped(self.mark):
+                    self.resume()
+                time.sleep(0.05)
         finally:
-            process.kill()
+            run.kill()
+        assert run.returncode == 0, self.said.read_text()
 
     def ran(self):
         """Every command that was run, in order."""
         found = {}
         for line in self.record.read_text().splitlines() if self.record.exists() else ():
-            what, time, job, array, gpu, output = line.split("|")
+            what, time, *given, output = line.split("|")
             if what == "begin":
-                found[job, output] = Ran(job, array, gpu, output, float(time), None)
+                found[given[0], output] = Ran(*given, output, float(time), None)
             else:
-                begun = found[job, output]
-                found[job, output] = Ran(job, array, gpu, output, begun.begin, float(time))
+                found[given[0], output] = replace(found[given[0], output], end=float(time))
         return list(found.values())
 
     def contents(self):

@@ -50,8 +50,8 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
 # jobs ask for more memory than tiny studies use, and than a small machine has
 SlurmdParameters=config_overrides
-# squeue tells of jobs that ended, for a while
-MinJobAge=300
+# squeue and scontrol tell of jobs that ended, however slow the machine is
+MinJobAge=86400
 ReturnToService=2
 GresTypes=gpu
 NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 RealMemory=100000 Gres=gpu:1 State=UNKNOWN

@@ -1,23 +1,24 @@
 """The study through a real SLURM: the same results, GPUs kept apart, nothing lost on the way."""
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
-import time
 from itertools import pairwise
-from pathlib import Path
 
 from dry_runs import stale
+from interruptions import is_stopped
 from small_studies import METRICS
 
-from one_node import PATIENCE, Cluster, study
+from one_node import Cluster, study
 from vitals.estimates import Estimates
 from vitals.study import Study
 
 HEAVY = {"scrambling", "probes"}
-ON_GPU = {"model.safetensors", "zarr.json", *(f"{metric}.nc" for metric in HEAVY)}
+ON_GPU = {
+    "vit/model.safetensors",
+    *(f"vit/activations/{shard}.zarr/zarr.json" for shard in (0, 1)),
+    *(f"vit/metrics/{metric}.nc" for metric in HEAVY),
+}
+WRITING = ("open", ".zarr.partial/tokens/tokens/c/")  # a chunk of a shard
 
 
 def test_the_results_are_those_of_a_run_without_a_cluster(finished, local):
@@ -31,11 +32,9 @@ def test_nothing_is_stale_after_it_for_a_run_without_a_cluster(finished):
 
 
 def test_a_gpu_job_sees_the_gpu_and_any_other_sees_none(finished):
-    on_gpu = {Path(ran.output).name for ran in finished.ran() if ran.gpu == "0"}
-    without = {Path(ran.output).name for ran in finished.ran() if not ran.gpu}
-    assert on_gpu == ON_GPU
-    assert {"similarity.nc", "images.parquet", "summary.csv"} <= without
-    assert not without & ON_GPU
+    seen = {ran.output.removeprefix("artifacts/small/"): ran.gpu for ran in finished.ran()}
+    assert {output for output, gpu in seen.items() if gpu} == ON_GPU
+    assert set(seen.values()) == {"0", ""}
 
 
 def test_no_two_jobs_are_on_the_gpu_at_once(finished):
@@ -70,35 +69,6 @@ def activations(cluster):
     return cluster.folder / "artifacts" / "small" / "vit" / "activations"
 
 
-@contextlib.contextmanager
-def caught_while_it_writes(cluster, run):
-    """The first extraction of a run, stopped where it has begun to write a shard."""
-    end = time.monotonic() + PATIENCE
-    while not (writing := list(activations(cluster).glob(".*.zarr.partial"))):
-        assert run.poll() is None, cluster.said.read_text()
-        assert time.monotonic() < end
-        time.sleep(0.0005)
-    process = writer_of(cluster, writing[0].name.split(".")[1])
-    os.kill(process, signal.SIGSTOP)
-    assert writing[0].exists()
-    yield
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGCONT)
-
-
-def writer_of(cluster, shard):
-    """The process that extracts a shard."""
-    output = f"vit/activations/{shard}.zarr/zarr.json"
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (process / "cmdline").read_bytes().decode().split("\0")
-            here = (process / "cwd").resolve() == cluster.folder.resolve()
-            is_vitals = command[1:4] == ["-m", "vitals", "extract"]
-            if here and is_vitals and any(part.endswith(output) for part in command):
-                return int(process.name)
-    raise AssertionError(f"nothing writes {output}")
-
-
 def times(cluster):
     """When each result was written, but for the activations of the model."""
     return {
@@ -116,12 +86,12 @@ def assert_as_if_nothing_had_happened(cluster, finished):
 def test_a_cancelled_extraction_is_run_again_and_no_other_is(finished, tmp_path):
     cluster = without_the_shards_of_a_model(finished, tmp_path)
     others = times(cluster)
-    run = cluster.start("activations")
-    with caught_while_it_writes(cluster, run):
-        (caught,) = [ran for ran in cluster.ran() if ran.end is None]
-        subprocess.run(["scancel", caught.job], check=True)
+    run = cluster.start("activations", stop=WRITING)
+    cluster.wait_until(lambda: is_stopped(cluster.mark), run)
+    (caught,) = cluster.ran()
+    subprocess.run(["scancel", f"{caught.array}_{caught.task}"], check=True)
     cluster.finish(run)
-    outputs = sorted(ran.output for ran in cluster.ran())
+    outputs = [ran.output for ran in cluster.ran()]
     assert len(outputs) == 3
     assert outputs.count(caught.output) == 2
     assert times(cluster) == others
@@ -133,14 +103,12 @@ def test_a_controller_that_was_killed_loses_nothing_and_writes_nothing_twice(
 ):
     cluster = without_the_shards_of_a_model(finished, tmp_path)
     others = times(cluster)
-    run = cluster.start("activations")
-    with caught_while_it_writes(cluster, run):
-        assert slurm("kill").returncode == 0
-        shards = set(activations(cluster).glob("[0-9]*.zarr"))
-    end = time.monotonic() + PATIENCE
-    while not set(activations(cluster).glob("[0-9]*.zarr")) - shards:  # without a controller
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    run = cluster.start("activations", stop=WRITING)
+    cluster.wait_until(lambda: is_stopped(cluster.mark), run)
+    (caught,) = cluster.ran()
+    assert slurm("kill").returncode == 0
+    cluster.resume()
+    cluster.wait_until(lambda: (cluster.folder / caught.output).exists(), run)  # no controller
     assert slurm("control").returncode == 0
     cluster.finish(run)
     outputs = [ran.output for ran in cluster.ran()]

@@ -58,10 +58,12 @@ def open_group(path: Path, group: str) -> xr.Dataset | None:
         return None
     store = _CheckedStore(_stored(path))
     dataset = xr.open_zarr(store, group=group, consolidated=False)
-    # coordinates are small: read now, and with the text type that netCDF and indexing know
-    values = {n: c.values for n, c in dataset.coords.items()}
+    # coordinates are small: read now, and with the text type that netCDF and indexing know; in order
+    # of their names, for that of a folder's files is the disk's, and would get into results
+    values = {n: dataset[n].values for n in sorted(dataset.coords)}
     text = {n: np.array(v.tolist()) for n, v in values.items() if v.dtype.kind == "T"}
-    return dataset.assign_coords({n: (dataset[n].dims, v) for n, v in {**values, **text}.items()})
+    read = {n: (dataset[n].dims, v) for n, v in {**values, **text}.items()}
+    return dataset.drop_vars(list(read)).assign_coords(read)
 
 
 def shards(path: Path) -> list[Path]:
