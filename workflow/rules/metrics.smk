@@ -13,6 +13,13 @@ rule measure_accuracy:
         f"{MODEL}/logs/accuracy.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes(
+            "metric", "accuracy", wildcards.model, attempt
+        ),
+        runtime=lambda wildcards, attempt: ESTIMATES.minutes(
+            "metric", "accuracy", wildcards.model, attempt
+        ),
     params:
         spec=lambda wildcards: STUDY.spec("metric", "accuracy"),
         code=lambda wildcards: STUDY.code("metric", "accuracy"),

@@ -58,8 +58,8 @@ def open_group(path: Path, group: str) -> xr.Dataset | None:
         return None
     store = _CheckedStore(_stored(path))
     dataset = xr.open_zarr(store, group=group, consolidated=False)
-    # coordinates are small: read now, and with the text type that netCDF and indexing know; in order
-    # of their names, for that of a folder's files is the disk's, and would get into results
+    # Coordinates are small: read now, with the text type that netCDF and indexing know, and in the
+    # order of their names: that of a folder's files is the disk's, and would get into results.
     values = {n: dataset[n].values for n in sorted(dataset.coords)}
     text = {n: np.array(v.tolist()) for n, v in values.items() if v.dtype.kind == "T"}
     read = {n: (dataset[n].dims, v) for n, v in {**values, **text}.items()}

@@ -1,0 +1,36 @@
+"""The profile of a cluster knows every rule: it has a GPU, is in a group, or needs neither."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+SLURM = yaml.safe_load((REPOSITORY / "profiles" / "slurm" / "config.yaml").read_text())
+RULES = {
+    rule
+    for file in (REPOSITORY / "workflow" / "rules").glob("*.smk")
+    for rule in re.findall(r"^rule (\w+):", file.read_text(), re.MULTILINE)
+}
+TARGETS = {"figures", "models", "activations"}
+ON_CPU = {"images", "load", "align", "merge"}  # each a job
+OF_MODEL = "of_{model}"
+
+
+def test_each_rule_asks_for_a_gpu_or_is_in_a_group_or_is_known_to_need_neither():
+    on_gpu, grouped = set(SLURM["set-resources"]), set(SLURM["groups"])
+    assert on_gpu | grouped | ON_CPU | TARGETS == RULES
+    assert not on_gpu & grouped
+    assert all(asked["gpu"] == 1 for asked in SLURM["set-resources"].values())
+
+
+def test_all_short_metrics_of_a_model_are_one_job():
+    of_model = [rule for rule, group in SLURM["groups"].items() if group == OF_MODEL]
+    assert SLURM["group-components"][OF_MODEL] == len(of_model)
+
+
+def test_shards_are_arrays_and_snakemake_holds_none_back():
+    assert set(SLURM["slurm-array-jobs"].split(", ")) == {"extract", "stream"}
+    assert SLURM["jobs"] == "unlimited"
+    assert int(SLURM["max-jobs-per-timespan"].split("/")[0]) >= 100_000
+    assert "resources" not in SLURM
