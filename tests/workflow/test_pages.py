@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
-from conftest import quick_study
+from conftest import Workflow, quick_study
+from dry_runs import make
 from playwright.sync_api import sync_playwright
+from small_studies import TOLD
 
 from vitals.catalogue import FIGURES
 
@@ -47,9 +49,16 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def results(finished):
-    assert finished.first.returncode == 0, finished.first.stdout
-    return finished.folder / "artifacts" / "quick"
+def shown(tmp_path_factory):
+    """The quick study, made to its last figure."""
+    workflow = Workflow(tmp_path_factory.mktemp("shown"))
+    make(workflow.folder, quick_study(), ends=(*TOLD, "figure"))
+    return workflow
+
+
+@pytest.fixture(scope="module")
+def results(shown):
+    return shown.folder / "artifacts" / "quick"
 
 
 @pytest.fixture
@@ -182,10 +191,10 @@ def test_it_is_used_by_keyboard_and_read_by_name(opened):
 
 
 @pytest.fixture(scope="module")
-def report(finished, results):
-    process = finished.run(quick_study(), "--report", finished.folder / "report.html")
+def report(shown):
+    process = shown.run(quick_study(), "--report", shown.folder / "report.html")
     assert process.returncode == 0, process.stdout
-    return finished.folder / "report.html"
+    return shown.folder / "report.html"
 
 
 def test_the_report_shows_figures_captions_graph_and_run_times(browser, report, results):
