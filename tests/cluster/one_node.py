@@ -110,8 +110,9 @@ class Cluster:
         try:
             while run.poll() is None:
                 assert time.monotonic() < end, self.said.read_text()
-                if is_stopped(self.mark):
-                    self.resume()
+                with contextlib.suppress(FileNotFoundError):  # who stopped has been killed
+                    if is_stopped(self.mark):
+                        self.resume()
                 time.sleep(0.05)
         finally:
             run.kill()

@@ -57,10 +57,9 @@ def test_shards_are_an_array_and_short_metrics_one_job_and_so_are_the_figures(fi
     assert len({*jobs.values()}) == 9
 
 
-def without_the_shards_of_a_model(finished, folder):
-    """The finished study in another place, where one model is to be extracted again."""
-    cluster = Cluster(shutil.copytree(finished.folder, folder / "again"))
-    cluster.record.unlink()
+def without_the_shards_of_a_model(local, folder):
+    """The study as it was made here, in another place, where its model is to be extracted again."""
+    cluster = Cluster(shutil.copytree(local.folder, folder / "again"))
     shutil.rmtree(activations(cluster))
     return cluster
 
@@ -79,12 +78,12 @@ def times(cluster):
     }
 
 
-def assert_as_if_nothing_had_happened(cluster, finished):
-    assert cluster.contents() == finished.contents()
+def assert_as_if_nothing_had_happened(cluster, local):
+    assert cluster.contents() == local.contents()
 
 
-def test_a_cancelled_extraction_is_run_again_and_no_other_is(finished, tmp_path):
-    cluster = without_the_shards_of_a_model(finished, tmp_path)
+def test_a_cancelled_extraction_is_run_again_and_no_other_is(slurm, local, tmp_path):
+    cluster = without_the_shards_of_a_model(local, tmp_path)
     others = times(cluster)
     run = cluster.start("activations", stop=WRITING)
     cluster.wait_until(lambda: is_stopped(cluster.mark), run)
@@ -95,13 +94,13 @@ def test_a_cancelled_extraction_is_run_again_and_no_other_is(finished, tmp_path)
     assert len(outputs) == 3
     assert outputs.count(caught.output) == 2
     assert times(cluster) == others
-    assert_as_if_nothing_had_happened(cluster, finished)
+    assert_as_if_nothing_had_happened(cluster, local)
 
 
 def test_a_controller_that_was_killed_loses_nothing_and_writes_nothing_twice(
-    slurm, finished, tmp_path
+    slurm, local, tmp_path
 ):
-    cluster = without_the_shards_of_a_model(finished, tmp_path)
+    cluster = without_the_shards_of_a_model(local, tmp_path)
     others = times(cluster)
     run = cluster.start("activations", stop=WRITING)
     cluster.wait_until(lambda: is_stopped(cluster.mark), run)
@@ -114,7 +113,7 @@ def test_a_controller_that_was_killed_loses_nothing_and_writes_nothing_twice(
     outputs = [ran.output for ran in cluster.ran()]
     assert len(outputs) == len(set(outputs)) == 2
     assert times(cluster) == others
-    assert_as_if_nothing_had_happened(cluster, finished)
+    assert_as_if_nothing_had_happened(cluster, local)
 
 
 def test_memory_and_time_are_asked_for_by_the_size_of_the_study(finished):
