@@ -31,8 +31,7 @@ def table(cluster):
         named = made[0] if len(made) == 1 else f"{len(made)}: {made[0]} ... {made[-1]}"
         ends = [one.end for one in found if one.end is not None]
         end = f"{max(ends) - start:.0f} s" if len(ends) == len(found) else "cancelled"
-        array = f" of array {found[0].array}" if found[0].array else ""
-        job, gpu, begin = f"{found[0].job}{array}", found[0].gpu, found[0].begin - start
+        job, gpu, begin = found[0].job, found[0].gpu, found[0].begin - start
         yield f"| {job} | {gpu} | {begin:.0f} s | {end} | {named} |"
 
 

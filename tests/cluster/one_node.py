@@ -37,8 +37,6 @@ class Ran:
     """One shell command of a job, as it was recorded inside: when, with what, and what it made."""
 
     job: str
-    array: str
-    task: str
     gpu: str
     output: str
     begin: float

@@ -43,12 +43,9 @@ def test_no_two_jobs_are_on_the_gpu_at_once(finished):
     assert all(before[1] <= after[0] for before, after in pairwise(on_gpu))
 
 
-def test_shards_are_an_array_and_short_metrics_one_job_and_so_are_the_figures(finished):
+def test_each_shard_is_a_job_and_short_metrics_are_one_and_so_are_the_figures(finished):
     jobs = {ran.output.removeprefix("artifacts/small/"): ran.job for ran in finished.ran()}
-    shards = [ran for ran in finished.ran() if ran.output.endswith("zarr.json")]
-    assert len({ran.job for ran in shards}) == 2
-    assert len({ran.array for ran in shards}) == 1
-    assert shards[0].array
+    assert len({job for output, job in jobs.items() if output.endswith("zarr.json")}) == 2
     short = {jobs[f"vit/metrics/{metric}.nc"] for metric in METRICS - {*HEAVY, "tradeoff"}}
     assert len(short) == 1
     last = {job for output, job in jobs.items() if output.startswith(("compare/", "figures/"))}
@@ -88,7 +85,7 @@ def test_a_cancelled_extraction_is_run_again_and_no_other_is(slurm, local, tmp_p
     run = cluster.start("activations", stop=WRITING)
     cluster.wait_until(lambda: is_stopped(cluster.mark), run)
     (caught,) = cluster.ran()
-    subprocess.run(["scancel", f"{caught.array}_{caught.task}"], check=True)
+    subprocess.run(["scancel", caught.job], check=True)
     cluster.finish(run)
     outputs = [ran.output for ran in cluster.ran()]
     assert len(outputs) == 3

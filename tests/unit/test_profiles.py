@@ -29,8 +29,5 @@ def test_all_short_metrics_of_a_model_are_one_job():
     assert SLURM["group-components"][OF_MODEL] == len(of_model)
 
 
-def test_shards_are_arrays_and_snakemake_holds_none_back():
-    assert set(SLURM["slurm-array-jobs"].split(", ")) == {"extract", "stream"}
-    assert SLURM["jobs"] == "unlimited"
-    assert int(SLURM["max-jobs-per-timespan"].split("/")[0]) >= 100_000
-    assert "resources" not in SLURM
+def test_a_task_that_outruns_the_first_of_its_array_cannot_fail():
+    assert "slurm-array-jobs" not in SLURM

@@ -15,7 +15,7 @@ rule extract:
     threads: workers()
     resources:
         gpu=min(1, accelerators()),
-        # the same for each model: their shards may be one array of jobs
+        # the same for each model, so that their shards can be one array of jobs
         mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes("extract", attempt=attempt),
         runtime=lambda wildcards, attempt: ESTIMATES.minutes("extract", attempt=attempt),
         # the machine's own: what changes none of the results

@@ -22,7 +22,7 @@ rule stream:
     threads: workers()
     resources:
         gpu=min(1, accelerators()),
-        # the same for each model: their shards may be one array of jobs
+        # the same for each model, so that their shards can be one array of jobs
         mem_mb=lambda wildcards, attempt: ESTIMATES.megabytes("stream", attempt=attempt),
         runtime=lambda wildcards, attempt: ESTIMATES.minutes("stream", attempt=attempt),
         data=STUDY.data,
