@@ -31,3 +31,7 @@ def test_all_short_metrics_of_a_model_are_one_job():
 
 def test_a_task_that_outruns_the_first_of_its_array_cannot_fail():
     assert "slurm-array-jobs" not in SLURM
+
+
+def test_no_job_asks_for_more_cores_than_one_may_have():
+    assert max(SLURM["set-threads"].values()) <= SLURM["cores"]
