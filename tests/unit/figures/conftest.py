@@ -56,6 +56,8 @@ def tiers(blocks, prefix=("cls",), names=None, depth=None):
     if prefix:
         inflow = generator.uniform(0.5, 2.0, (blocks, IMAGES, HEADS))
         pooled["attention_cls_inflow"] = ("block", "image", "head"), inflow
+    consensus = generator.uniform(size=(blocks, IMAGES, HEADS))
+    pooled["attention_consensus"] = ("block", "image", "head"), consensus
     return token_tier, pooled
 
 
@@ -131,6 +133,7 @@ def families(stored, pooled):
     clip_reasons = {
         "attention": talking,
         "attention_cls_inflow": talking,
+        "attention_consensus": talking,
         "head_weight": headless,
         "head_bias": headless,
     }
