@@ -23,7 +23,7 @@ os.environ.update(
 )
 
 from vitals import fetch
-from vitals.catalogue import ALIGNMENT, CAPTIONED, CHECK, FIGURES, METRICS
+from vitals.catalogue import ALIGNMENT, CAPTIONED, CHECK, FIGURES, METRICS, SWEEP, SWEPT
 from vitals.device import accelerators, workers
 from vitals.errors import VitalsError
 from vitals.estimates import Estimates
@@ -65,7 +65,8 @@ rule all:
         f"{ROOT}/findings.csv",
         f"{ROOT}/index.html",
         f"{ROOT}/captions/captions.json",
-        expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
+        [f"{ROOT}/depth.csv"] if "depth" in STUDY.metrics else [],
+        expand(f"{ROOT}/figures/{{figure}}.svg", figure=STUDY.figures),
 
 
 include: "workflow/rules/runs.smk"
@@ -74,6 +75,7 @@ include: "workflow/rules/image_list.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/activations.smk"
+include: "workflow/rules/interventions.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/streaming.smk"
 include: "workflow/rules/figures.smk"

@@ -45,7 +45,8 @@ NEEDED = (
     "vit/model.safetensors", "vit/model.json", "vit/logs/extract_7.log",
     "vit/activations/0.zarr/zarr.json", "vit/activations/1.zarr/tokens/c/0",
     "vit/metrics/similarity.nc", "vit/metrics/own.txt",
-    "compare/similarity.nc", "figures/comparison.svg", "figures/comparison.csv",
+    "vit/intervene.nc", "vit/variants/attention_off/1.zarr/zarr.json", "depth.csv",
+    "compare/similarity.nc", "compare/sweep.nc", "figures/comparison.svg", "figures/comparison.csv",
     "logs/images.log", "decoded/a.npy", "papers/mine.pdf",
 )  # fmt: skip
 

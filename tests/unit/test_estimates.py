@@ -14,7 +14,10 @@ from vitals.model_sizes import LARGE, ModelSize
 from vitals.study import Study
 
 STAGES = [
-    *((stage, "") for stage in ("train", "load", "extract", "stream", "align")),
+    *(
+        (stage, "")
+        for stage in ("train", "load", "extract", "vary", "intervene", "stream", "align")
+    ),
     *(("metric", metric) for metric in METRICS),
 ]
 

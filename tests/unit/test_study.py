@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from vitals.catalogue import METRICS
+from vitals.chain import chain
 from vitals.errors import VitalsError
 from vitals.provenance import digest_of
 from vitals.study import Study
@@ -29,7 +30,8 @@ SMALL = {
 STAGES = [
     *(("images", None), ("train", "vit"), ("load", "vit"), ("extract", "0"), ("summary", None)),
     *(("figure", "similarity"), ("compare", "similarity"), ("gallery", "vit")),
-    *((name, None) for name in ("findings", "captions", "page")),
+    *(("vary", "patch_shuffled/0"), ("intervene", "vit")),
+    *((name, None) for name in ("sweep", "depths", "findings", "captions", "page")),
     *(("metric", name) for name in METRICS),
 ]
 
@@ -109,32 +111,39 @@ def test_a_default_written_out_changes_no_spec():
 
 
 READERS = {
-    "images.seed": {"images", "train", "extract", "page"},
-    "images.limit": {"images", "train", "extract", "page"},
-    "images.skip_unreadable": {"extract", "page"},
+    "images.seed": {"images", "train", "extract", "vary", "intervene", "page"},
+    "images.limit": {"images", "train", "extract", "vary", "intervene", "page"},
+    "images.skip_unreadable": {"extract", "vary", "intervene", "page"},
     "images.keep_decoded": set(),
     "training.epochs": {"train", "page"},
     "training.stop_after": {"train", "page"},
     "models.vit.options.num_heads": {"train", "load", "page"},
     "models.vit.training.epochs": {"train", "page"},
-    "activations.storage": {"extract", "page"},
-    "activations.keep_bits": {"extract", "page"},
+    "activations.storage": {"extract", "vary", "page"},
+    "activations.keep_bits": {"extract", "vary", "page"},
     "activations.batch": set(),
     "metrics.probes.folds": {"metric probes", "page"},
     "metrics.tradeoff.margin": {"metric tradeoff", "page"},
+    "metrics.depth.tolerance": {"metric depth"},  # no page tells of what is not made
     "compare.positions": {"compare similarity", "page"},
+    "interventions.repeats": {"intervene", "page"},
+    "sweep.factor": {"sweep", "page"},
     "figures.scale": {"figure similarity"},
-    "study": {"summary", "findings", "captions", "page"},
+    "study": {"summary", "depths", "findings", "captions", "page"},
     "figures.palette": {"figure similarity", "page"},
     "models.vit.paper_model": {"findings"},
     "bootstrap.samples": {
         "compare similarity",
+        "sweep",
         "page",
-        *(f"metric {name}" for name in METRICS if name != "tradeoff"),
+        *(f"metric {name}" for name in METRICS if name not in ("tradeoff", "depth")),
     },
 }
 VALUES = {
     "activations.storage": "float32",
+    "sweep.factor": "width",
+    "interventions.repeats": 5,
+    "metrics.depth.tolerance": 0.5,
     "images.skip_unreadable": True,
     "images.keep_decoded": True,
     "study": "other",
@@ -157,6 +166,17 @@ def test_a_setting_is_in_the_spec_of_just_the_stages_that_read_it(key):
         if plain.spec(stage, name) != other.spec(stage, name)
     }
     assert differ == READERS[key]
+
+
+def test_without_changed_passes_there_is_nothing_that_reads_them():
+    asked, other = study_of(changed("interventions.images", 5)), study_of()
+    assert asked.metrics.keys() - other.metrics.keys() == {"interventions", "depth"}
+    left_out = {"interventions", "depth", "sweep", "correlations"}
+    assert asked.figures.keys() - other.figures.keys() == left_out
+    made = [{step.stage for step in chain(study)} for study in (asked, other)]
+    assert made[0] - made[1] == {"intervene", "sweep", "depths"}
+    read = [path for step in chain(other) for path in step.inputs]
+    assert set(read) <= {path for step in chain(other) for path in step.outputs}
 
 
 def test_of_the_figures_the_scrambling_is_told_of_the_papers_models():

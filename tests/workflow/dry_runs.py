@@ -23,7 +23,7 @@ from vitals import cli
 REPOSITORY = Path(__file__).parents[2]
 SHELL = import_module("snakemake.shell")  # of the same name as the class in it
 # commands whose results nothing that is measured reads
-ENDS = ("figure ", "summary ", "findings ", "captions ", "page ")
+ENDS = ("figure ", "depths ", "summary ", "findings ", "captions ", "page ")
 
 
 def stale(folder, study, targets=(), cores=1):

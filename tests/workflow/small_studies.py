@@ -13,9 +13,14 @@ from PIL import Image
 METRICS = {
     "accuracy",
     "similarity", "position", "scrambling", "attention", "collapse", "probes", "geometry",
-    "phases", "tradeoff",
+    "phases", "tradeoff", "interventions", "depth",
 }  # fmt: skip
-READ = {"phases": {"similarity"}, "tradeoff": {"scrambling", "probes"}}
+READ = {
+    "phases": {"similarity"},
+    "tradeoff": {"scrambling", "probes"},
+    "depth": {"scrambling", "probes", "interventions"},
+}
+SWEPT = {"phases", "scrambling", "attention", "collapse", "interventions", "depth"}
 DRAWN = {
     "overview": {
         "similarity",
@@ -34,13 +39,24 @@ DRAWN = {
     "probes": {"probes"},
     "tradeoff": {"scrambling", "probes", "tradeoff"},
     "geometry": {"geometry"},
-    "comparison": METRICS - {"accuracy", "position"},
+    "interventions": {"interventions"},
+    "depth": {"depth", "interventions"},
+    "comparison": METRICS - {"accuracy", "position", "interventions", "depth"},
+    "sweep": set(),  # of all models at once
+    "correlations": set(),
     "alignment": set(),  # of activations
 }
 TOLD = {"summary", "findings", "captions", "page"}  # of all numbers of a study
 OPTIONS = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 CHEAP = {
     "bootstrap": {"samples": 100},
+    "interventions": {
+        "images": 1000,
+        "strengths": [1],
+        "controls": [],
+        "kinds": ["block_skipped"],
+        "repeats": 2,
+    },
     "metrics": {
         "scrambling": {"folds": 2, "penalties": [0.1]},
         "collapse": {"pinv_samples": 100},
@@ -61,8 +77,14 @@ def digits_study():
         "models": {"vit": vit, "seeded": {**deepcopy(vit), "training": {"seed": 3}}},
         "training": {"epochs": 1, "batch": 4},
         "activations": {"shard_images": 30},
-        **deepcopy(CHEAP),
+        **varied(deepcopy(CHEAP)),
     }
+
+
+def varied(settings):
+    """The settings with a null that has passes of its own."""
+    settings["metrics"]["scrambling"]["nulls"] = ["none", "attention_off"]
+    return settings
 
 
 def pictures_study():
@@ -108,6 +130,7 @@ class Jobs:
     trained: tuple[str, ...]
     loaded: tuple[str, ...]
     shards: int
+    variants: tuple[str, ...] = ()
 
     @property
     def models(self):
@@ -126,7 +149,19 @@ class Jobs:
         measure = {
             f"measure_{metric} {model}" for metric in metrics for model in models or self.models
         }
-        return measure | self.compared(metrics)
+        return measure | self.compared(metrics) | self.swept(metrics)
+
+    def swept(self, metrics=METRICS):
+        """What is of the results of all models at once."""
+        jobs = {"depths"} if "depth" in metrics else set()
+        if metrics & SWEPT:
+            jobs |= {"sweep_models", "draw sweep", "draw correlations"} | TOLD
+        return jobs
+
+    def intervened(self, models=None):
+        """Passes with one change each, and all that hangs on them."""
+        models = models or self.models
+        return {f"intervene {model}" for model in models} | self.measured({"interventions"}, models)
 
     def extracted(self, models=None, shards=None):
         """Shards of models (all, without), and all that hangs on them."""
@@ -135,7 +170,22 @@ class Jobs:
             f"extract {model} {shard}" for model in models or self.models for shard in shards
         }
         shown = {f"gallery {model}" for model in models or self.models}
-        return extract | shown | self.measured(models=models) | self.aligned()
+        measured = self.measured(METRICS - {"interventions"}, models)
+        return extract | shown | self.varied(models, shards) | measured | self.aligned()
+
+    def varied(self, models=None, shards=None):
+        """The passes that nulls are measured on."""
+        shards = range(self.shards) if shards is None else shards
+        return {
+            f"vary {model} {variant} {shard}"
+            for model in models or self.models
+            for variant in self.variants
+            for shard in shards
+        }
+
+    def passed(self, models=None):
+        """All that images are passed for."""
+        return self.extracted(models) | self.intervened(models)
 
     def aligned(self):
         """What is of the activations of all models at once."""
@@ -144,7 +194,7 @@ class Jobs:
     def made(self, *models):
         """Models, trained or loaded, and all that hangs on them."""
         by = {**dict.fromkeys(self.trained, "train"), **dict.fromkeys(self.loaded, "load")}
-        return {f"{by[model]} {model}" for model in models} | self.extracted(models)
+        return {f"{by[model]} {model}" for model in models} | self.passed(models)
 
     def drawn(self, figures=DRAWN):
         return {f"draw {figure}" for figure in figures}
@@ -153,5 +203,5 @@ class Jobs:
         return {"images"} | self.made(*self.models)
 
 
-DIGITS = Jobs(trained=("vit", "seeded"), loaded=(), shards=2)
+DIGITS = Jobs(trained=("vit", "seeded"), loaded=(), shards=2, variants=("attention_off",))
 PICTURES = Jobs(trained=("vit",), loaded=("own",), shards=3)

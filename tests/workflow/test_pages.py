@@ -10,7 +10,7 @@ from dry_runs import make
 from playwright.sync_api import sync_playwright
 from small_studies import TOLD
 
-from vitals.catalogue import FIGURES
+from vitals.study import Study
 
 MEGABYTE = 1e6
 PATIENCE = 180_000  # milliseconds: the machine may be busy
@@ -203,7 +203,9 @@ def test_the_report_shows_figures_captions_graph_and_run_times(browser, report, 
     page.get_by_text("What it shows of the paper").wait_for()
     page.locator(".marks").first.wait_for(state="attached")  # the graph of the workflow
     page.get_by_text("Figures", exact=True).click()
-    assert set(FIGURES) <= {name.strip() for name in opened.texts("tbody tr td:first-child")}
+    assert set(Study(quick_study()).figures) <= {
+        name.strip() for name in opened.texts("tbody tr td:first-child")
+    }
     row = page.locator("tbody tr", has_text="similarity").first
     row.locator("a[iconname=eye]").click()
     page.wait_for_function("[...document.images].some((image) => image.naturalWidth > 400)")

@@ -41,6 +41,11 @@ def extracted(jobs):
     return jobs.extracted()
 
 
+def stored(jobs):
+    """What is kept of the plain passes alone."""
+    return jobs.extracted() - jobs.varied()
+
+
 def trained(jobs):
     return jobs.made(*jobs.trained)
 
@@ -51,12 +56,16 @@ def one_model(jobs):
 
 def relisted(jobs):
     """Another list: all that was trained on it and every shard, but no loaded weights."""
-    return {"images"} | trained(jobs) | jobs.extracted()
+    return {"images"} | trained(jobs) | jobs.passed()
 
 
 def measured(jobs):
     """Every metric, and the alignment."""
     return jobs.measured() | jobs.aligned()
+
+
+def intervened(jobs):
+    return jobs.intervened()
 
 
 def metric(name):
@@ -76,7 +85,7 @@ LEAVES = {
     "images.label_column": ("class", nothing),
     "images.test_share": (0.45, relisted),
     "images.seed": (1, relisted),
-    "images.skip_unreadable": (True, extracted),
+    "images.skip_unreadable": (True, lambda jobs: jobs.passed()),
     "images.keep_decoded": (True, nothing),
     "models.*.architecture": ("vit_small_patch16_224", one_model),
     "models.*.classes": ("names.txt", nothing),  # of loaded weights alone
@@ -120,14 +129,20 @@ LEAVES = {
     "training.stop_after": (0, trained),
     "activations.tokens": ("stream", refused),  # without token_images
     "activations.token_images": (5, extracted),
-    "activations.gallery_images": (3, extracted),
-    "activations.attention": (False, extracted),
+    "activations.gallery_images": (3, stored),
+    "activations.attention": (False, stored),
     "activations.sub_blocks": (True, extracted),
     "activations.precision": ("bfloat16", extracted),
     "activations.storage": ("float32", extracted),
     "activations.codec": ("zstd", extracted),
     "activations.keep_bits": (10, extracted),
     "activations.batch": (7, nothing),
+    "interventions.images": (5, intervened),
+    "interventions.strengths": ([0, 1], intervened),
+    "interventions.controls": (["mean_only"], intervened),
+    "interventions.kinds": (["exit"], intervened),
+    "interventions.repeats": (1, intervened),
+    "interventions.seed": (1, intervened),
     "bootstrap.samples": (150, measured),
     "bootstrap.seed": (1, measured),
     "metrics.accuracy.tolerance": (0.5, metric("accuracy")),
@@ -159,6 +174,8 @@ LEAVES = {
     "metrics.geometry.massive_multiple": (50, metric("geometry")),
     "metrics.geometry.massive_channels": (3, metric("geometry")),
     "metrics.geometry.high_norm_mads": (4, metric("geometry")),
+    "metrics.depth.tolerance": (0.02, metric("depth")),
+    "sweep.factor": ("width", lambda jobs: jobs.swept({"phases"})),
     "compare.positions": (11, lambda jobs: jobs.compared(figures={"comparison"})),
     "figures.palette": ("muted", lambda jobs: jobs.drawn() | {"page"}),
     "figures.scale": (1.5, lambda jobs: jobs.drawn()),
@@ -231,6 +248,10 @@ def every_default_written_out(study, folder):
 def keys_in_another_order(study, folder):
     for section in ("images", "training", "activations", "metrics"):
         study[section] = dict(reversed(study[section].items()))
+
+
+def no_changed_passes(study, folder):
+    study["interventions"]["images"] = 0
 
 
 def two_settings_swapped(study, folder):
@@ -324,10 +345,11 @@ def added(jobs):
 
 
 def compared(jobs):
-    return jobs.compared() | jobs.aligned()
+    return jobs.compared() | jobs.aligned() | jobs.swept()
 
 
 EITHER = {
+    "no changed passes": (no_changed_passes, lambda jobs: TOLD),  # of what is left
     "nothing": (nothing_changed, nothing),
     "every default written out": (every_default_written_out, nothing),
     "keys in another order": (keys_in_another_order, nothing),
@@ -444,6 +466,10 @@ EDITS = {
     "metrics/probes.py": metric("probes"),
     "metrics/tradeoff.py": metric("tradeoff"),
     "metrics/geometry.py": metric("geometry"),
+    "metrics/changed_passes.py": intervened,
+    "metrics/depth.py": metric("depth"),
+    "metrics/depth_table.py": lambda jobs: {"depths"},
+    "metrics/sweep.py": lambda jobs: jobs.swept({"phases"}),
     "metrics/alignment.py": lambda jobs: jobs.aligned(),
     "metrics/comparison.py": lambda jobs: jobs.compared(figures={"comparison"}),
     "metrics/summary.py": lambda jobs: jobs.drawn() | TOLD,  # figures show its rows
@@ -454,9 +480,12 @@ EDITS = {
     "figures/probes.py": lambda jobs: jobs.drawn({"probes"}),
     # what several share
     "errors.py": rooms,
-    "metrics/files.py": lambda jobs: measured(jobs) | galleries(jobs),
+    "metrics/files.py": lambda jobs: measured(jobs) | jobs.intervened() | galleries(jobs),
+    "activations/variants.py": lambda jobs: jobs.passed(),
     "metrics/piecewise.py": metric("phases"),
-    "metrics/token_norms.py": lambda jobs: jobs.measured({"similarity", "geometry"}),
+    "metrics/token_norms.py": lambda jobs: (
+        jobs.measured({"similarity", "geometry"}) | jobs.intervened()
+    ),
     "metrics/classifier_lens.py": metric("collapse"),
     "figures/style.py": lambda jobs: jobs.drawn() | {"page"},  # the same colours
     "figures/files.py": drawn,

@@ -12,7 +12,6 @@ from small_studies import TOLD
 
 import vitals
 from vitals import freshness
-from vitals.catalogue import FIGURES, METRICS
 from vitals.study import Study
 
 OPTIONS = {
@@ -43,6 +42,9 @@ def streamed_study():
             "probes": {"folds": 2, "penalties": [1.0]},
         },
     }
+
+
+FIGURES, METRICS = Study(streamed_study()).figures, Study(streamed_study()).metrics
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,15 @@ import shutil
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import Workflow
+from conftest import Workflow, quick_study
 from dry_runs import by_rule, stale
 
 import vitals
-from vitals.catalogue import FIGURES, METRICS
+from vitals.study import Study
 
 MODELS = ("vit_depth3", "vit_depth4")
 SHARDS = ("0", "1")
+FIGURES, METRICS = Study(quick_study()).figures, Study(quick_study()).metrics
 
 
 @pytest.fixture

@@ -99,7 +99,8 @@ rule measure_position:
 
 rule measure_scrambling:
     input:
-        SHARDS,
+        activations=SHARDS,
+        variants=VARIED,
     output:
         f"{MODEL}/metrics/scrambling.nc",
     log:
@@ -119,7 +120,7 @@ rule measure_scrambling:
         code=lambda wildcards: STUDY.code("metric", "scrambling"),
     shell:
         "python -m vitals metric scrambling --spec {params.spec:q} --code {params.code:q}"
-        " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
+        " --activations {input.activations:q} --variants {input.variants:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule measure_attention:
@@ -219,6 +220,25 @@ rule measure_tradeoff:
         " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule measure_depth:
+    input:
+        expand(
+            f"{MODEL}/metrics/{{metric}}.nc", metric=METRICS["depth"].results, allow_missing=True
+        ),
+    output:
+        f"{MODEL}/metrics/depth.nc",
+    log:
+        f"{MODEL}/logs/depth.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("metric", "depth"),
+        code=lambda wildcards: STUDY.code("metric", "depth"),
+    shell:
+        "python -m vitals metric depth --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule measure_geometry:
     input:
         SHARDS,
@@ -282,10 +302,49 @@ rule align:
         " --activations {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
+rule sweep_models:
+    input:
+        results=expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, metric=SWEPT),
+        reports=expand(f"{MODEL}/model.json", model=STUDY.models),
+    output:
+        f"{ROOT}/compare/{SWEEP}.nc",
+    log:
+        f"{ROOT}/logs/sweep.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec(SWEEP),
+        code=lambda wildcards: STUDY.code(SWEEP),
+    shell:
+        "python -m vitals sweep --spec {params.spec:q} --code {params.code:q}"
+        " --results {input.results:q} --reports {input.reports:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule depths:
+    input:
+        expand(f"{MODEL}/metrics/depth.nc", model=STUDY.models),
+    output:
+        table=f"{ROOT}/depth.csv",
+        origin=f"{ROOT}/depth.json",
+    log:
+        f"{ROOT}/logs/depths.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("depths"),
+        code=lambda wildcards: STUDY.code("depths"),
+    shell:
+        "python -m vitals depths --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output.table:q} 2>&1 | tee {log:q}"
+
+
 rule summary:
     input:
-        expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, metric=METRICS),
-        expand(f"{ROOT}/compare/{{metric}}.nc", metric=[*METRICS, ALIGNMENT]),
+        expand(f"{MODEL}/metrics/{{metric}}.nc", model=STUDY.models, metric=STUDY.metrics),
+        expand(
+            f"{ROOT}/compare/{{metric}}.nc",
+            metric=[*STUDY.metrics, ALIGNMENT, *([SWEEP] if STUDY.swept else [])],
+        ),
     output:
         table=report(
             f"{ROOT}/summary.csv",

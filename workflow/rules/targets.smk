@@ -3,7 +3,7 @@
 
 rule figures:
     input:
-        expand(f"{ROOT}/figures/{{figure}}.svg", figure=FIGURES),
+        expand(f"{ROOT}/figures/{{figure}}.svg", figure=STUDY.figures),
 
 
 rule models:
@@ -17,7 +17,7 @@ rule activations:
         expand(SHARDS, model=STUDY.models),
 
 
-for metric_name in METRICS:
+for metric_name in STUDY.metrics:
 
     rule:
         name:
@@ -27,5 +27,16 @@ for metric_name in METRICS:
             f"{ROOT}/compare/{metric_name}.nc",
             expand(
                 f"{ROOT}/figures/{{figure}}.svg",
-                figure=[metric_name] if metric_name in FIGURES else [],
+                figure=[metric_name] if metric_name in STUDY.figures else [],
+            ),
+
+
+if STUDY.swept:
+
+    rule sweep:
+        input:
+            f"{ROOT}/depth.csv",
+            expand(
+                f"{ROOT}/figures/{{figure}}.svg",
+                figure=[SWEEP, "correlations", "depth", "interventions"],
             ),

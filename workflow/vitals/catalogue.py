@@ -7,22 +7,29 @@ from dataclasses import dataclass
 
 TOKENS, POOLED = "tokens", "pooled"
 CHECK = "accuracy"  # what no figure is drawn before
+INTERVENE = "intervene"  # passes with one change each
 ALIGNMENT = "alignment"  # of all models at once, from their activations: it lies with comparisons
+SWEEP = "sweep"  # of all models at once, from their results: likewise
+SWEPT = ("phases", "scrambling", "attention", "collapse", "interventions", "depth")  # what it reads
 
 STAGE_MODULES = {
     "images": ("vitals.data.images",),
     "train": ("vitals.models.stage",),
     "load": ("vitals.models.stage",),
     "extract": ("vitals.activations.stage",),
+    "vary": ("vitals.activations.stage",),
+    INTERVENE: ("vitals.metrics.intervening",),
     "stream": ("vitals.metrics.streaming",),
     "merge": ("vitals.metrics.streamed", "vitals.metrics.files"),
     "compare": ("vitals.metrics.comparison", "vitals.metrics.files"),
     "align": ("vitals.metrics.alignment", "vitals.metrics.inputs", "vitals.metrics.files"),
+    SWEEP: ("vitals.metrics.sweep", "vitals.metrics.files"),
     "summary": ("vitals.metrics.tables",),
     "gallery": ("vitals.metrics.gallery", "vitals.metrics.files"),
     "findings": ("vitals.findings.files",),
     "captions": ("vitals.captions.files",),
     "page": ("vitals.page.contents", "vitals.page.page"),
+    "depths": ("vitals.metrics.depth_table",),
 }
 
 
@@ -30,14 +37,18 @@ STAGE_MODULES = {
 class Metric:
     """What a metric reads: tiers of the activations, or the results of other metrics.
 
-    resampled: whether it resamples the images itself, rather than take the draws of others.
-    reducer: what keeps its values of each image inside a pass, as "module.Class"; besides: the
-    tiers that it then still reads.
+    varied: whether it reads variants of the passes besides, where a study asks for them; passed:
+    the stage of a model whose passes it reads, from the file of that name; resampled:
+    whether it resamples the images itself, rather than take the draws of others; reducer: what
+    keeps its values of each image inside a pass, as "module.Class"; besides: the tiers that it then
+    still reads.
     """
 
     name: str
     tiers: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+    varied: bool = False
+    passed: str | None = None
     resampled: bool = True
     reducer: str | None = None
     besides: tuple[str, ...] = ()
@@ -58,7 +69,7 @@ METRICS = {
         Metric(
             "position", tiers=(TOKENS,), reducer="embedding_norms.EmbeddingNorms", besides=(TOKENS,)
         ),
-        Metric("scrambling", tiers=(TOKENS,)),
+        Metric("scrambling", tiers=(TOKENS,), varied=True),
         Metric(
             "attention",
             tiers=(TOKENS, POOLED),
@@ -69,6 +80,8 @@ METRICS = {
         Metric("probes", tiers=(POOLED,)),
         Metric("tradeoff", results=("scrambling", "probes"), resampled=False),
         Metric("geometry", tiers=(TOKENS, POOLED)),
+        Metric("interventions", passed=INTERVENE),
+        Metric("depth", results=("scrambling", "probes", "interventions"), resampled=False),
     )
 }
 
@@ -91,6 +104,7 @@ class Figure:
         return (f"vitals.figures.{self.name}", "vitals.figures.files", "vitals.metrics.files")
 
 
+UNCOMPARED = (CHECK, "position", "interventions", "depth")  # by the figure of comparisons
 FIGURES = {
     figure.name: figure
     for figure in (
@@ -106,13 +120,13 @@ FIGURES = {
         Figure("probes", ("probes",)),
         Figure("tradeoff", ("scrambling", "probes", "tradeoff")),
         Figure("geometry", ("geometry",)),
+        Figure("interventions", ("interventions",)),
+        Figure("depth", ("depth", "interventions")),
         Figure("alignment", (ALIGNMENT,), compared=True),
-        # all that has differences over depth, or in depth
-        Figure(
-            "comparison",
-            tuple(m for m in METRICS if m not in (CHECK, "position")),
-            compared=True,
-        ),
+        Figure("sweep", (SWEEP,), compared=True),
+        Figure("correlations", (SWEEP,), compared=True),
+        # what has differences over relative depth, or in depth
+        Figure("comparison", tuple(m for m in METRICS if m not in UNCOMPARED), compared=True),
     )
 }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitals import origin
-from vitals.catalogue import ALIGNMENT, CAPTIONED, CHECK, FIGURES, METRICS
+from vitals.catalogue import ALIGNMENT, CAPTIONED, CHECK, INTERVENE, SWEEP, SWEPT
 from vitals.study import Study
 
 FIGURE_KINDS = (".svg", ".png", ".pdf", ".csv")
@@ -42,8 +42,10 @@ def chain(study: Study) -> Iterator[Step]:
     yield Step("images", None, None, (images,), (), {})
     for model in study.models:
         yield from _of_model(study, model, images)
-    metrics = {m: [study.folder / n / "metrics" / f"{m}.nc" for n in study.models] for m in METRICS}
-    compared = {metric: study.folder / "compare" / f"{metric}.nc" for metric in METRICS}
+    metrics = {
+        m: [study.folder / n / "metrics" / f"{m}.nc" for n in study.models] for m in study.metrics
+    }
+    compared = {metric: study.folder / "compare" / f"{metric}.nc" for metric in study.metrics}
     for metric, output in compared.items():
         yield _step("compare", metric, None, (output,), metrics[metric])
     aligned = study.folder / "compare" / f"{ALIGNMENT}.nc"
@@ -51,7 +53,12 @@ def chain(study: Study) -> Iterator[Step]:
         "align", None, None, (aligned,), [s for m in study.models for s in _shards(study, m)]
     )
     compared[ALIGNMENT] = aligned
-    for figure in FIGURES.values():
+    if study.swept:
+        compared[SWEEP] = study.folder / "compare" / f"{SWEEP}.nc"
+        reports = [study.folder / model / "model.json" for model in study.models]
+        read = [path for metric in SWEPT for path in metrics[metric]]
+        yield _step(SWEEP, None, None, (compared[SWEEP],), [*read, *reports])
+    for figure in study.figures.values():
         outputs = [study.folder / "figures" / f"{figure.name}{kind}" for kind in FIGURE_KINDS]
         read = [
             path
@@ -61,6 +68,9 @@ def chain(study: Study) -> Iterator[Step]:
         checked = [path for path in metrics[CHECK] if path not in read]
         drawn = _step("figure", figure.name, None, tuple(outputs), [*read, *checked])
         yield replace(drawn, unread=frozenset(origin.names(checked, outputs[0])))
+    if "depth" in metrics:
+        depths = (study.folder / "depth.json", study.folder / "depth.csv")
+        yield _step("depths", None, None, depths, metrics["depth"])
     read = [path for paths in metrics.values() for path in paths]
     yield from _summarised(study, [*read, *compared.values()])
 
@@ -89,7 +99,15 @@ def _of_model(study: Study, model: str, images: Path) -> Iterator[Step]:
     for number, shard in enumerate(shards):
         read = origin.names((weights, report), shard)
         yield Step("extract", str(number), model, (shard,), (images, weights, report), read)
-    for metric in METRICS.values():
+    varied = _varied(study, model)
+    for name, shard in varied.items():
+        read = origin.names((weights, report), shard)
+        yield Step("vary", name, model, (shard,), (images, weights, report), read)
+    if any(metric.passed for metric in study.metrics.values()):
+        passed = folder / f"{INTERVENE}.nc"
+        read = origin.names((weights, report), passed)
+        yield Step(INTERVENE, model, model, (passed,), (images, weights, report), read)
+    for metric in study.metrics.values():
         output = folder / "metrics" / f"{metric.name}.nc"
         if metric.name in study.streamed:
             parts = _streamed(study, model, metric.name)
@@ -100,14 +118,28 @@ def _of_model(study: Study, model: str, images: Path) -> Iterator[Step]:
             besides = shards if metric.besides else []
             yield _step("merge", metric.name, model, (output,), [*parts, *besides])
             continue
+        if metric.passed:
+            yield _step("metric", metric.name, model, (output,), [folder / f"{metric.passed}.nc"])
+            continue
         results = [folder / "metrics" / f"{name}.nc" for name in metric.results]
-        yield _step("metric", metric.name, model, (output,), shards if metric.tiers else results)
+        read = [*shards, *varied.values()] if metric.varied else shards
+        yield _step("metric", metric.name, model, (output,), read if metric.tiers else results)
     yield _step("gallery", model, model, (folder / "gallery.nc",), shards)
 
 
 def _shards(study: Study, model: str) -> list[Path]:
     folder = study.folder / model / "activations"
     return [folder / f"{number}.zarr" / "zarr.json" for number in study.shards]
+
+
+def _varied(study: Study, model: str) -> dict[str, Path]:
+    """The shards of variants by "{variant}/{shard}"."""
+    folder = study.folder / model / "variants"
+    return {
+        f"{variant}/{number}": folder / variant / f"{number}.zarr" / "zarr.json"
+        for variant in study.variants
+        for number in study.varied_shards
+    }
 
 
 def _streamed(study: Study, model: str, metric: str) -> list[Path]:

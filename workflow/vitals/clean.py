@@ -14,12 +14,22 @@ from shutil import rmtree
 import yaml
 
 from vitals.activations.claim import claimed, is_held, lock_of
-from vitals.catalogue import CAPTIONED, FIGURES, METRICS
+from vitals.catalogue import CAPTIONED, FIGURES, INTERVENE, METRICS
 from vitals.errors import VitalsError
 from vitals.study import Study
 
 ARTIFACTS = Path("artifacts")
-OF_ANY_MODEL = {"model.safetensors", "model.json", "activations", "metrics", "streamed", "logs"}
+PASSED = f"{INTERVENE}.nc"
+OF_ANY_MODEL = {
+    "model.safetensors",
+    "model.json",
+    "activations",
+    "metrics",
+    "streamed",
+    "variants",
+    "logs",
+    PASSED,
+}
 OF_A_STUDY = {"figures", "captions", "compare", "logs", "decoded"}
 FIGURE_FILES = (".svg", ".png", ".pdf", ".csv")
 PARTIAL = ".partial"
@@ -149,7 +159,8 @@ def _of_models(folder: Path, needed: dict[str, int]) -> Iterator[Unneeded]:
         if model.name not in needed:
             yield Unneeded(model, "a model that no study names")
             continue
-        shards = (*model.glob("activations/[0-9]*.zarr"), *model.glob("streamed/*/[0-9]*.nc"))
+        stores = chain(model.glob("activations/[0-9]*.zarr"), model.glob("variants/*/[0-9]*.zarr"))
+        shards = (*stores, *model.glob("streamed/*/[0-9]*.nc"))
         for shard in sorted(shards):
             if shard.stem.isdecimal() and int(shard.stem) >= needed[model.name]:
                 yield Unneeded(shard, "a shard beyond the last image")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vitals import assignment, runs
-from vitals.catalogue import FIGURES, METRICS, modules
+from vitals.catalogue import FIGURES, INTERVENE, METRICS, SWEEP, modules
 from vitals.device import workers
 from vitals.errors import VitalsError, unknown
 from vitals.places import place
@@ -67,6 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_pass(extract)
     _add_studies(extract)
 
+    vary = _stage(stages, "vary", _extract, "pass a shard otherwise, for a null to measure on")
+    vary.add_argument("name", help="patch_shuffled, attention_off")
+    vary.add_argument("--output", type=Path, required=True, help="variants/{variant}/{shard}.zarr")
+    _add_pass(vary)
+    _add_studies(vary)
+
+    intervene = _stage(stages, "intervene", _intervene, "pass images with one change at a time")
+    intervene.add_argument("--output", type=Path, required=True, help="intervene.nc")
+    _add_pass(intervene)
+
     stream = _stage(stages, "stream", _stream, "pass a shard of images through a metric")
     stream.add_argument("name", help=", ".join(m.name for m in METRICS.values() if m.reducer))
     stream.add_argument("--output", type=Path, required=True, help="streamed/{metric}/{shard}.nc")
@@ -82,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     metric = _stage(stages, "metric", _metric, "reduce stored activations to a metric")
     metric.add_argument("name", help=", ".join(METRICS))
     metric.add_argument("--activations", type=Path, nargs="+", help="shards of a model")
+    metric.add_argument("--variants", type=Path, nargs="*", default=[],
+                        help="variants/{variant}/{shard}.zarr")  # fmt: skip
     metric.add_argument("--results", type=Path, nargs="*", default=[], help="{metric}.nc it reads")
     metric.add_argument("--output", type=Path, required=True, help="{metric}.nc")
 
@@ -104,14 +116,21 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--results", type=Path, nargs="+", required=True,
                            help="summary.csv, and what else it tells of")  # fmt: skip
         stage.add_argument("--output", type=Path, required=True, help=output)
+    sweep = _stage(stages, SWEEP, _sweep, "what changes over models of several depths or widths")
+    sweep.add_argument("--results", type=Path, nargs="+", required=True,
+                       help="{model}/metrics/{metric}.nc of all models")  # fmt: skip
+    sweep.add_argument("--reports", type=Path, nargs="+", required=True,
+                       help="{model}/model.json of all models")  # fmt: skip
+    sweep.add_argument("--output", type=Path, required=True, help="compare/sweep.nc")
 
     for name, run, text in (
         ("compare", _compare, "difference of models in a metric"),
         ("figure", _figure, "draw a figure"),
         ("summary", _summary, "gather every number in one table"),
+        ("depths", _depths, "gather how deep to go with each model in one table"),
     ):
         stage = _stage(stages, name, run, text)
-        if name != "summary":
+        if name not in ("summary", "depths"):
             stage.add_argument("name", help=", ".join(METRICS if name == "compare" else FIGURES))
         stage.add_argument("--results", type=Path, nargs="+", required=True,
                            help="{model}/metrics/{metric}.nc or compare/{metric}.nc")  # fmt: skip
@@ -258,6 +277,15 @@ def _stream(options: argparse.Namespace) -> str:
     )  # fmt: skip
 
 
+def _intervene(options: argparse.Namespace) -> str:
+    from vitals.metrics import intervening
+
+    return intervening.run(
+        options.spec, _provenance(options), options.images, options.data, options.model,
+        options.output, _machine(options),
+    )  # fmt: skip
+
+
 def _merge(options: argparse.Namespace) -> str:
     from vitals.metrics import inputs, streamed
 
@@ -290,7 +318,10 @@ def _metric(options: argparse.Namespace) -> str:
     if metric.tiers:
         from vitals.metrics import inputs
 
-        found = compute(**inputs.of_activations(options.activations, metric.tiers), **options.spec)
+        given = inputs.of_activations(options.activations, metric.tiers)
+        if metric.varied:
+            given["variants"] = inputs.of_variants(options.variants)
+        found = compute(**given, **options.spec)
     else:
         found = compute(results.joined(files.read_by_metric(options.results)), **options.spec)
     return _written(options, found)
@@ -323,6 +354,18 @@ def _align(options: argparse.Namespace) -> str:
     models = inputs.of_models(options.activations)
     files.write(alignment.compute(models, **options.spec), options.output, **_provenance(options))
     return f"{len(models)} models aligned in {options.output}"
+
+
+def _sweep(options: argparse.Namespace) -> str:
+    from vitals.metrics import files, sweep
+
+    models = files.read_by_model(options.results)
+    reports = {path.parent.name: json.loads(path.read_bytes()) for path in options.reports}
+    if missing := sorted(models.keys() ^ reports.keys()):
+        raise VitalsError(f"expected results and a report of each model, found one of {missing}")
+    found = sweep.compute(models, reports, **options.spec)
+    files.write(found, options.output, **_provenance(options))
+    return f"{len(models)} models swept in {options.output}"
 
 
 def _figure(options: argparse.Namespace) -> str:
@@ -400,6 +443,13 @@ def _page(options: argparse.Namespace) -> str:
         contents.of_files(options.results, **settings), options.output, **_provenance(options)
     )
     return f"{options.output}, {options.output.stat().st_size / 1e6:.1f} MB"
+
+
+def _depths(options: argparse.Namespace) -> str:
+    from vitals.metrics import depth_table
+
+    models = depth_table.write(options.results, options.spec, _provenance(options), options.output)
+    return f"{models} models in {options.output}"
 
 
 def _plan(options: argparse.Namespace) -> str:
@@ -494,10 +544,12 @@ def _inputs(options: argparse.Namespace) -> dict[str, Path]:
     given = vars(options)
     files = [*(given.get("results") or [])]
     files += given.get("streamed") or []
-    if options.stage in ("extract", "stream"):
+    files += given.get("reports") or []
+    if options.stage in ("extract", "vary", "stream", INTERVENE):
         files += [options.model, options.model.with_suffix(".json")]
-    if given.get("activations"):
+    stores = [*(given.get("activations") or []), *(given.get("variants") or [])]
+    if stores:
         from vitals.activations.shards import ROOT_FILE, shards
 
-        files += [shard / ROOT_FILE for path in options.activations for shard in shards(path)]
+        files += [shard / ROOT_FILE for path in stores for shard in shards(path)]
     return origin.names(files, options.output)

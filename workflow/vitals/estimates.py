@@ -7,7 +7,7 @@ asked for again with twice as much. Neither changes a result.
 from functools import cached_property
 from math import ceil
 
-from vitals.catalogue import ALIGNMENT, METRICS, POOLED, TOKENS
+from vitals.catalogue import ALIGNMENT, INTERVENE, METRICS, POOLED, TOKENS
 from vitals.model_sizes import ModelSize, size_of
 from vitals.study import Study
 
@@ -23,7 +23,7 @@ READINGS = {"scrambling": 20, "probes": 200, "geometry": 20, "collapse": 40, ALI
 # Metrics that hold a tap and what it is compared with; others read a few images at a time.
 HOLDING = ("scrambling", "geometry")
 # Shards of all models may be one array of jobs, which asks for the same for each.
-SHARDED = ("extract", "stream")
+SHARDED = ("extract", "stream", "vary")
 
 
 class Estimates:
@@ -64,8 +64,11 @@ class Estimates:
                 return 4 * self._images * size.pixels + 8 * weights
             case "load":
                 return 3 * weights
-            case "extract" | "stream":
-                return 3 * weights + _in_flight(size)
+            case "extract" | "stream" | "vary":
+                prepared = self._shard * size.pixels  # which a variant may shuffle, all at once
+                return 3 * weights + _in_flight(size) + prepared * (stage == "vary")
+            case _ if stage == INTERVENE:  # states of all images, at three places at most
+                return 3 * weights + 12 * self._intervened * size.tokens * size.channels
             case "metric":
                 held = 4 * self._token_bytes(size) if name in HOLDING else 0.0
                 # features in float64, by folds
@@ -80,8 +83,13 @@ class Estimates:
         match stage:
             case "train":  # a step backward is two forward
                 return 3 * passing * self._epochs(model) * self._images
-            case "extract" | "stream":
-                shard = min(self._images, self.study.settings["activations"]["shard_images"])
+            case _ if stage == INTERVENE:
+                changes = self.study.settings["interventions"]
+                runs = len(changes["strengths"]) + len(changes["controls"]) * changes["repeats"]
+                runs += len(changes["kinds"]) * size.taps / 2  # from halfway, in the mean
+                return self._intervened * passing * (runs + size.taps)
+            case "extract" | "stream" | "vary":
+                shard = self._shard
                 tokens = 4 * size.taps * size.tokens * size.channels  # bytes of an image
                 return shard * (passing + tokens / BYTES)
             case "metric" if METRICS[name].tiers:
@@ -95,6 +103,14 @@ class Estimates:
     @property
     def _images(self) -> int:
         return len(self.study.listing)
+
+    @property
+    def _shard(self) -> int:
+        return min(self._images, self.study.settings["activations"]["shard_images"])
+
+    @property
+    def _intervened(self) -> int:
+        return min(self._images, self.study.settings["interventions"]["images"] or self._images)
 
     def _epochs(self, model: str) -> int:
         settings = self.study.settings

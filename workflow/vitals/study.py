@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -26,6 +27,8 @@ SCHEMA = Path(__file__).parents[1] / "schemas" / "study.yaml"
 # What is the machine's: where the data lies and how the work is done change no result.
 MACHINE = ("path", "keep_decoded", "skip_unreadable", "batch")
 STREAM = "stream"
+VARIANTS = ("patch_shuffled", "attention_off")
+VARIED = {"attention": False, "gallery_images": 0}  # what is kept of a variant otherwise
 # What of the activations decides what a metric sees inside a pass.
 PASSED = ("shard_images", "attention", "sub_blocks", "precision", "skip_unreadable")
 
@@ -109,6 +112,47 @@ class Study:
         """The shards that the image list makes."""
         return range(-(-len(self.listing) // self.settings["activations"]["shard_images"]))
 
+    @cached_property
+    def metrics(self) -> dict[str, catalogue.Metric]:
+        """The metrics of the study by name: what reads changed passes only where they are made."""
+        made = self.settings["interventions"]["images"] != 0
+        passed = set() if made else {metric.name for metric in METRICS.values() if metric.passed}
+        return {
+            name: metric
+            for name, metric in METRICS.items()
+            if name not in passed and passed.isdisjoint(metric.results)
+        }
+
+    @property
+    def swept(self) -> bool:
+        """Whether there is what models of several depths or widths are swept by."""
+        return self.metrics.keys() >= set(catalogue.SWEPT)
+
+    @cached_property
+    def figures(self) -> dict[str, catalogue.Figure]:
+        """The figures of the study by name: those of whose metrics it has all."""
+        drawn = {*self.metrics, catalogue.ALIGNMENT, *([catalogue.SWEEP] if self.swept else [])}
+        return {
+            name: figure
+            for name, figure in catalogue.FIGURES.items()
+            if drawn.issuperset(figure.metrics)
+        }
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants of the passes that nulls of scrambling are measured on."""
+        return [
+            null for null in self.settings["metrics"]["scrambling"]["nulls"] if null in VARIANTS
+        ]
+
+    @property
+    def varied_shards(self) -> list[int]:
+        """The shards that hold tokens: variants are of these alone."""
+        activations = self.settings["activations"]
+        rank = self.listing.groupby("split").cumcount().to_numpy()  # place within its split
+        most = activations["token_images"] or len(self.listing)
+        return np.unique(np.flatnonzero(rank < most) // activations["shard_images"]).tolist()
+
     @property
     def streamed(self) -> list[str]:
         """The metrics that are computed inside passes of their own, and not from stored tokens."""
@@ -124,7 +168,8 @@ class Study:
         """Canonical JSON of just the settings that a stage reads.
 
         name: the model of "train" and "load", the shard of "extract", the metric of "metric",
-        "merge" and "compare", "{metric}/{shard}" of "stream", the figure of "figure".
+        "merge" and "compare", "{metric}/{shard}" of "stream", "{variant}/{shard}" of "vary", the
+        figure of "figure".
         """
         return canonical(self._read_by(stage, name))
 
@@ -156,6 +201,18 @@ class Study:
                 }
             case "extract":
                 return self._read_by_shard(int(name))
+            case "vary":
+                variant, shard = name.split("/")
+                read = self._read_by_shard(int(shard))
+                return {**read, "settings": {**read["settings"], **VARIED}, "variant": variant}
+            case catalogue.INTERVENE:
+                changes = settings["interventions"]
+                return {
+                    **changes,
+                    "count": changes["images"],
+                    "images": images.fingerprint(self._tested(self.listing)),
+                    "skip_unreadable": settings["images"]["skip_unreadable"],
+                }
             case "stream":
                 metric, shard = name.split("/")
                 read = self._read_by_shard(int(shard))
@@ -171,9 +228,11 @@ class Study:
                 return {"metric": name, **settings["compare"], **bootstrap}
             case "align":
                 return bootstrap
+            case catalogue.SWEEP:
+                return {**settings["sweep"], **bootstrap}
             case "figure":
                 return {**self._look, **self._shown_beside(name)}
-            case "summary":
+            case "summary" | "depths":
                 return {"study": self.name}
             case "gallery":
                 return {}
@@ -202,7 +261,9 @@ class Study:
             "images": self._read_by("images", None),
             "models": {name: self._read_by(stage, name) for name, stage in models.items()},
             "activations": self.kept,
-            "metrics": {name: self.settings["metrics"][name] for name in METRICS},
+            "interventions": self.settings["interventions"],
+            "metrics": {name: self.settings["metrics"][name] for name in self.metrics},
+            "sweep": self.settings["sweep"],
             "compare": self.settings["compare"],
             "bootstrap": self.settings["bootstrap"],
         }
@@ -233,7 +294,7 @@ class Study:
         """Whether the frozen list, as it is on disk, holds all that a stage reads of it.
 
         Then a job of that stage need not wait for a list that other images make stale.
-        stage, name: "extract" and a shard, "train" or "load" and a model.
+        stage, name: "extract" and a shard, "train", "load" or "intervene" and a model.
         """
         if self._frozen is None:
             return False
@@ -243,6 +304,9 @@ class Study:
         if stage == "extract":
             size = self.settings["activations"]["shard_images"]
             return self._is_frozen(int(name) * size, (int(name) + 1) * size)
+        if stage == catalogue.INTERVENE:
+            frozen = self._tested(self._frozen.table)
+            return images.fingerprint(frozen) == images.fingerprint(self._tested(self.listing))
         return self._is_frozen(0, None)
 
     def _is_frozen(self, start: int, stop: int | None) -> bool:
@@ -278,6 +342,11 @@ class Study:
         """What a figure is told of the study besides: which of the paper's models are its own."""
         told = catalogue.FIGURES[figure].paper and self.paper_models
         return {"paper_models": told} if told else {}
+
+    def _tested(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The images of the passes with one change each."""
+        tested = table[table["split"] == images.TEST]
+        return tested.head(self.settings["interventions"]["images"] or len(tested))
 
     @cached_property
     def _listed(self) -> str:

@@ -45,7 +45,16 @@ def test_a_figure_without_a_sentence_of_its_own_has_its_name(told):
     assert sentences.of_figure("another", told, ["deep"]) == "Figure another.\n"
 
 
-@pytest.mark.parametrize("name", sentences.SHOWN)
+def test_every_figure_says_what_it_shows():
+    assert set(sentences.SHOWN) == set(FIGURES)
+
+
+def test_the_levels_of_a_sweep_are_no_pair_of_models(told):
+    levels = row("4 - 2", "accuracy_difference", 0.1, metric="sweep")
+    assert Told(planted.table(*ROWS, levels)).pairs() == told.pairs() == [planted.PAIR]
+
+
+@pytest.mark.parametrize("name", [*sentences.OF_MODELS, *sentences.OF_PAIRS])
 def test_every_figure_has_a_caption_of_every_model_or_pair(name, told):
     caption = sentences.of_figure(name, told, ["small", "deep"])
     subjects = [planted.PAIR] if FIGURES[name].compared else ["small", "deep"]

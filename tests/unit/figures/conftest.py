@@ -1,13 +1,20 @@
 """Results of two tiny models, as the real metrics compute them and as netCDF gives them back."""
 
 from importlib import import_module
+from itertools import product
 
 import numpy as np
 import pytest
 
-from activation_datasets import every_tap, layer_names, pooled_dataset, tokens_dataset
-from vitals.catalogue import ALIGNMENT, METRICS
-from vitals.metrics import alignment, comparison, files, results
+from activation_datasets import (
+    every_tap,
+    intervened_dataset,
+    layer_names,
+    pooled_dataset,
+    tokens_dataset,
+)
+from vitals.catalogue import ALIGNMENT, METRICS, SWEEP
+from vitals.metrics import alignment, comparison, files, interventions, results, sweep
 
 IMAGES, PATCHES, CHANNELS, HEADS, CLASSES = 60, 9, 6, 2, 3
 QUICK = {"bootstrap_samples": 20}
@@ -15,6 +22,7 @@ PARAMS = {
     "scrambling": {**QUICK, "folds": 2, "penalties": (0.1,), "sweeps": 20},
     "probes": {**QUICK, "folds": 2, "penalties": (1.0,)},
     "tradeoff": {},
+    "depth": {},
 }
 MODELS = {"small": 4, "deep": 6}  # blocks
 
@@ -69,12 +77,37 @@ def lacking(parts, reasons):
     ]
 
 
+def intervened_of(tokens):
+    """Scores under each change, as passes of the model that these tokens are of would give them."""
+    names = [str(name) for name in tokens["layer"].values]
+    blocks = sum(name.startswith("block.") and name.count(".") == 1 for name in names)
+    dataset = intervened_dataset(blocks, images=IMAGES, seed=blocks)
+    if "cls" not in tokens["token_kind"].values:
+        dataset = dataset.sel(kind=[k for k in dataset["kind"].values if "cls" not in k])
+        for kind in ("cls_mean", "cls_other", "cls_zero", "to_cls_cut", "from_cls_cut"):
+            results.mark_absent(dataset, kind, "the model has no [CLS] token")
+    return dataset
+
+
+def planted_sweep(of_one):
+    """The sweep of six models of three depths, which differ from one in their answers alone."""
+    swept = {}
+    for blocks, seed in product((3, 5, 8), range(2)):
+        scores = intervened_dataset(blocks, images=IMAGES, seed=10 * blocks + seed)
+        answers = interventions.compute(scores, **QUICK)
+        swept[f"depth{blocks}_{seed}"] = {**of_one, "interventions": answers}
+    about = {name: {"parameters": len(name) * place} for place, name in enumerate(swept)}
+    return sweep.compute(swept, about, **QUICK)
+
+
 def measured(parts):
     """The result of every metric, by name, from both tiers."""
     available = dict(zip(("tokens", "pooled"), parts, strict=True))
     found = {}
     for name, metric in METRICS.items():
-        if metric.tiers:
+        if metric.passed:
+            inputs = [intervened_of(parts[0])]
+        elif metric.tiers:
             inputs = [available[tier] for tier in metric.tiers]
         else:
             inputs = [results.joined({part: found[part] for part in metric.results})]
@@ -163,6 +196,7 @@ def compared(stored, pooled):
             )
             for metric in comparison.HEADLINES
         }
+        found[SWEEP] = planted_sweep(next(iter(models.values())))
         found[ALIGNMENT] = alignment.compute({m: pooled[m] for m in models}, bootstrap_samples=20)
         return {name: stored(result) for name, result in found.items()}
 

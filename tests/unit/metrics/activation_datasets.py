@@ -170,3 +170,42 @@ def small_study(images=64, blocks=4, classes=3, channels=6):
     for name, values in attention.head_summaries(torch.from_numpy(maps), roles).items():
         pooled[f"attention_{name}"] = ("block", "image", "head"), values.numpy()
     return tokens, pooled
+
+
+REPLACED = [f"{tokens}_{by}" for tokens in ("cls", "patch") for by in ("mean", "other", "zero")]
+AT_BLOCKS = ["to_cls_cut", "from_cls_cut", "attention_off", "block_skipped", "exit"]
+
+
+def intervened_dataset(blocks=4, *, images=18, label=None, kinds=None, seed=0):
+    """Scores of random answers under each change, as passes with one change give them."""
+    random = np.random.default_rng(seed)
+    places = ["position", *(f"block.{number}" for number in range(blocks))]
+    kinds = [*REPLACED, *AT_BLOCKS] if kinds is None else kinds
+    outer = {
+        "": {},
+        "_by_strength": {"strength": [0.0, 1.0, 2.0]},
+        "_by_control": {"control": ["random_field", "shuffled_rows", "mean_only"]},
+        "_by_place": {"kind": kinds, "place": places},
+    }
+    dataset = xr.Dataset(
+        coords={
+            "place_depth": ("place", np.arange(1, blocks + 2)),
+            "tap": places,
+            "label": ("image", np.arange(images) % 3 if label is None else label),
+            "image_id": ("image", [f"image-{number}" for number in range(images)]),
+            **{dim: values for of in outer.values() for dim, values in of.items()},
+        }
+    )
+    for ending, dims in outer.items():
+        shape = [len(values) for values in dims.values()]
+        scores = random.uniform(size=(*shape, images))
+        cosine = random.uniform(-0.1, 0.5, (*shape, len(places), images))
+        if ending == "_by_place":
+            absent = [kind in AT_BLOCKS for kind in kinds]
+            scores[absent, 0] = cosine[absent, 0] = np.nan
+        correct = np.where(np.isnan(scores), np.nan, scores > 0.4)
+        dataset[f"correct{ending}"] = (*dims, "image"), correct
+        dataset[f"probability{ending}"] = (*dims, "image"), scores
+        dataset[f"centered_cosine{ending}"] = (*dims, "tap", "image"), cosine
+    shares = (1 + np.arange(blocks)) / blocks
+    return dataset.assign(exit_compute=("place", np.array([np.nan, *shares])))

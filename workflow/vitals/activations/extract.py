@@ -17,7 +17,8 @@ from vitals.activations.keeping import Keeping, Kept
 from vitals.activations.layout import LOGITS, Settings
 from vitals.activations.passing import Machine, Passing, Subject
 from vitals.activations.pipeline import behind
-from vitals.activations.reader import ATTENTION_MEAN, GALLERY, MODEL, POOLED
+from vitals.activations.reader import ATTENTION_MEAN, GALLERY, MODEL, NOT_PASSED, POOLED
+from vitals.activations.variants import Variant, variant_of
 from vitals.data.images import FIT, TEST, ImageList
 from vitals.errors import VitalsError
 from vitals.models.anatomy import Anatomy, anatomy
@@ -33,11 +34,12 @@ PARAMETER_DIMS = {
 
 @dataclass
 class Extracted:
-    """What a shard came to: images stored, those left out, and how many the model got right."""
+    """What a shard came to: images stored and left out, how many were right; why none."""
 
     images: int
     left_out: list[str] = field(default_factory=list)
     correct: dict[str, tuple[int, int]] = field(default_factory=dict)  # by split: right, of
+    absent: str = ""
 
 
 def extract(
@@ -48,9 +50,12 @@ def extract(
     path: Path,
     provenance: dict[str, Any],
     machine: Machine,
+    variant: str | None = None,
 ) -> Extracted:
     """Write the shard's store at `path`, whole or not at all.
 
+    variant: a name of `variants.VARIANTS`, None for the plain pass. Of one that a model has not,
+    the store holds the reason, "not_passed", and nothing else.
     Raises VitalsError for a shard beyond the last image, for a model whose taps cannot be trusted,
     for an image that cannot be read, for a value that the storage type cannot hold, and for a disk
     that cannot hold the shard.
@@ -63,6 +68,11 @@ def extract(
             f"{settings.shard_images}"
         )
     body = anatomy(subject.network.to(machine.device).eval())
+    changed = variant_of(variant, body, part.table["split"].to_numpy())
+    if changed.absent:
+        with store.new_shard(path, provenance) as writer:
+            writer.note(NOT_PASSED, changed.absent)
+        return Extracted(0, absent=changed.absent)
     members = layout.tiers(images.table["split"].to_numpy(), settings, body)
     counts = {tier: int(rows[start:stop].sum()) for tier, rows in members.items()}
     arrays = layout.arrays(body, settings, counts, subject.transform.size)
@@ -75,7 +85,7 @@ def extract(
                 at_most=settings.skip_unreadable, lossy=array.lossy,
             )  # fmt: skip
         part_members = {tier: rows[start:stop] for tier, rows in members.items()}
-        return _Shard(writer, subject, body, part, part_members, settings, machine).run()
+        return _Shard(writer, subject, body, part, part_members, settings, machine, changed).run()
 
 
 class _Shard:
@@ -90,6 +100,7 @@ class _Shard:
         members: dict[str, np.ndarray],
         settings: Settings,
         machine: Machine,
+        variant: Variant,
     ) -> None:
         self.writer, self.subject, self.body, self.images = writer, subject, body, images
         self.members, self.settings = members, settings
@@ -97,6 +108,7 @@ class _Shard:
         self.passing: Passing[Kept] = Passing(
             subject, body, images, machine,
             precision=settings.precision, skip_unreadable=settings.skip_unreadable,
+            variant=variant,
         )  # fmt: skip
         self.keeping = Keeping(body, settings, members, self.passing.roles, machine.device)
         self.labels = self.passing.labels()

@@ -52,6 +52,12 @@ def opened(
     listed, rows = image_lists.read(images, data), slice(number * size, (number + 1) * size)
     if image_lists.fingerprint(listed.table.iloc[rows]) != spec["images"]:
         raise VitalsError(f"{images} does not list the images of shard {number}: list them again")
+    subject, about = opened_model(model)
+    return Opened(subject, about, listed, rows)
+
+
+def opened_model(model: Path) -> tuple[Subject, dict[str, Any]]:
+    """A model as it is passed, and its report."""
     network, transform, about = build.load(model, model.with_suffix(".json"))
     names, of_classes = about["class_names"], about["class_rows"]
     subject = Subject(
@@ -61,4 +67,4 @@ def opened(
         names and tuple(names),
         None if of_classes is None else np.array(of_classes),
     )
-    return Opened(subject, about, listed, rows)
+    return subject, about

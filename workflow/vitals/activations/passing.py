@@ -5,6 +5,7 @@ number of images.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,11 +17,13 @@ from torch import nn
 from vitals.activations import capture, layout
 from vitals.activations.batches import Batch, Fitting, batches, fitting_size
 from vitals.activations.pipeline import ahead
+from vitals.activations.variants import PLAIN, Variant
 from vitals.data import decoded, pixels
 from vitals.data.images import ImageList
 from vitals.errors import VitalsError
 from vitals.models.anatomy import Anatomy
 from vitals.models.build import Transform
+from vitals.models.interventions import Attending
 from vitals.progress import announce, progress
 
 Kept = TypeVar("Kept", bound=capture.Pass)
@@ -59,7 +62,7 @@ class Passing(Generic[Kept]):
     """Some images through a model, of which each batch is kept by a `Pass` of its own.
 
     precision: "float32", or "bfloat16" for autocast; skip_unreadable: whether an image that cannot
-    be read is left out.
+    be read is left out; variant: what is another than in a plain pass.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Passing(Generic[Kept]):
         *,
         precision: str,
         skip_unreadable: bool,
+        variant: Variant = PLAIN,
     ) -> None:
+        self.variant = variant
         self.subject, self.body, self.images, self.machine = subject, body, images, machine
         self.reduced, self.skip = precision == "bfloat16", skip_unreadable
         self.roles = layout.roles(body).to(machine.device)
@@ -117,9 +122,9 @@ class Passing(Generic[Kept]):
         """The images as the model takes them, before normalisation, in order."""
         transform, machine = self.subject.transform, self.machine
         stream = pixels.prepared(self.images, transform.prepare, machine.workers, self.skip)
-        if machine.decoded is None:
-            return stream
-        return decoded.kept(machine.decoded, transform.key, self.images, stream, self.skip)
+        if machine.decoded is not None:
+            stream = decoded.kept(machine.decoded, transform.key, self.images, stream, self.skip)
+        return stream if self.variant.arrange is None else iter(self.variant.arrange(stream))
 
     def _pass(
         self,
@@ -148,7 +153,11 @@ class Passing(Generic[Kept]):
     ) -> capture.Pass:
         device = self.machine.device
         images = self.subject.transform(batch.pixels.to(device, non_blocking=True))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.reduced):
+        attend = self.variant.attend
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=self.reduced),
+            nullcontext() if attend is None else Attending(attend),
+        ):
             return capture.forward(
                 self.subject.network, self.body, self.roles, images, whole, taps, seen
             )

@@ -16,6 +16,7 @@ from vitals.places import place
 
 TOKENS, POOLED, GALLERY, MODEL = "tokens", "pooled", "gallery", "model"
 ATTENTION_MEAN = "attention_mean"
+NOT_PASSED = "not_passed"  # why a shard of a variant holds nothing
 
 
 Paths = str | Path | Sequence[str | Path]
@@ -30,6 +31,16 @@ def open_tokens(path: Paths) -> xr.Dataset:
     store keeps of the weights. Raises VitalsError for a store that is missing, torn or incomplete.
     """
     return _open(path, TOKENS, _concatenated)
+
+
+def open_variant(path: Paths) -> xr.Dataset:
+    """The residual stream of a variant's passes; of a model that has none, only the reason.
+
+    path: shards of the variant. Raises VitalsError as `open_tokens` does.
+    """
+    paths = [path] if isinstance(path, str | Path) else path
+    reason = provenance(next(shard for one in paths for shard in shards(Path(one)))).get(NOT_PASSED)
+    return open_tokens(path) if reason is None else xr.Dataset(attrs={ABSENT: {"tokens": reason}})
 
 
 def open_pooled(path: Paths) -> xr.Dataset:

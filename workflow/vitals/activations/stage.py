@@ -30,7 +30,8 @@ def run(
     """Pass a shard's images through a model and store what the taps saw; says what it made.
 
     spec: `settings`, the fields of `layout.Settings`, and `images`, the fingerprint of the shard's
-    rows of the list; data: where the images are; shard: `{number}.zarr`, or its root file;
+    rows of the list, and `variant` where the pass is one of `variants.VARIANTS`; data: where
+    the images are; shard: `{number}.zarr`, or its root file;
     studies: the folder of all studies, where the same pass may lie and is then linked; None to pass
     the images in any case.
     Raises VitalsError where the list does not have the rows of the fingerprint.
@@ -62,11 +63,16 @@ def run(
     if known and (twin := linking.link(shard, made_from, studies)):
         return f"{len(part.table)} images in {shard}: the same pass lies in {twin}, and is linked"
     shard.parent.mkdir(parents=True, exist_ok=True)
-    made = extract(found.subject, found.listed, number, settings, shard, made_from, machine)
+    made = extract(
+        found.subject, found.listed, number, settings, shard, made_from, machine,
+        spec.get("variant"),
+    )  # fmt: skip
     return f"{_said(made)} in {shard}"
 
 
 def _said(made: Extracted) -> str:
+    if made.absent:
+        return f"no images: {made.absent}"
     left_out = f", {len(made.left_out)} left out as unreadable" if made.left_out else ""
     scores = ", ".join(
         f"{right / count:.1%} of {count} {split} images"

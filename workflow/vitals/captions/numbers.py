@@ -14,6 +14,7 @@ import pandas as pd
 DIGITS = 3
 FEATURES = ("", "none", "cls", "patch_mean", "r2_all,cls", "r2_all,patch_mean")
 LAST_BLOCK = "the last block"
+SWEEP = "sweep"
 
 
 class Told:
@@ -46,8 +47,14 @@ class Told:
         return f"({notes[0]})" if notes else "(absent)"
 
     def pairs(self) -> list[str]:
-        """The pairs "a - b" that have differences."""
-        return list(dict.fromkeys(model for model, _ in self.by if " - " in model))
+        """The pairs of models, "a - b", that have differences; those of a sweep are of levels."""
+        return list(
+            dict.fromkeys(
+                model
+                for (model, _), rows in self.by.items()
+                if " - " in model and (rows["metric"] != SWEEP).any()
+            )
+        )
 
 
 def _said(row: pd.Series) -> str:

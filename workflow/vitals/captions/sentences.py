@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from vitals.captions.numbers import LAST_BLOCK, Told
+from vitals.captions.numbers import FEATURES, LAST_BLOCK, Told
 
 # Of each figure, what it shows. Numbers have their 95 % bootstrap intervals in brackets.
 SHOWN = {
@@ -20,10 +20,20 @@ SHOWN = {
     "tradeoff": "Information about the patch embeddings, R², against probe accuracy, layer by "
     "layer.",
     "geometry": "How many dimensions tokens fill, and which taps hold the same geometry.",
+    "interventions": "What each change of the forward pass takes of the accuracy, over its "
+    "strength or the place where it begins.",
+    "depth": "How deep each model need be: what an exit with a probe of its own loses after each "
+    "block, and the share of the operations that it saves.",
+    "sweep": "What changes with depth or width over models that differ in nothing else: accuracy, "
+    "its differences between levels, and the lengths of the phases.",
+    "correlations": "Rank correlations over the models of a sweep: of accuracy with what may go "
+    "with it, and of all with all.",
     "alignment": "Linear CKA of the mean patch between all taps of two models.",
     "comparison": "Differences between models over the same images, at equal relative depth.",
 }
-# Of each figure, what is said of each model: a name, a variable and a tap.
+POSITION, ATTENTION_OFF = "position", "attention_off"
+# Of each figure, what is said of each model: a name, a variable, a tap, and a feature where it is
+# not one of those that all have.
 OF_MODELS = {
     "overview": (
         ("probe accuracy at the last block", "accuracy", LAST_BLOCK),
@@ -73,6 +83,20 @@ OF_MODELS = {
         ("within an image", "image_effective_rank", LAST_BLOCK),
         ("intrinsic dimension", "intrinsic_dimension", LAST_BLOCK),
     ),
+    "interventions": (
+        ("accuracy as it is", "top1", ""),
+        ("its change without positions", "top1_change_by_strength", "", "0"),
+        ("with [CLS] of another image at position", "top1_change_by_place", POSITION, "cls_other"),
+        ("after the last block", "top1_change_by_place", LAST_BLOCK, "cls_other"),
+        ("without attention in the last block", "top1_change_by_place", LAST_BLOCK, ATTENTION_OFF),
+    ),
+    "depth": (
+        ("of blocks", "blocks", ""),
+        ("useful depth", "useful_depth", ""),
+        ("recommended depth", "recommended_depth", ""),
+        ("accuracy kept", "accuracy_kept", ""),
+        ("operations saved", "compute_saved", ""),
+    ),
 }
 # The same of each pair of models, of figures of differences.
 OF_PAIRS = {
@@ -90,7 +114,10 @@ def of_figure(name: str, told: Told, models: Sequence[str]) -> str:
     """The caption of a figure, as reStructuredText; of one that is not known here, its name."""
     lines = [
         f"- **{model}**: "
-        + "; ".join(f"{label} {told.number(model, variable, tap)}" for label, variable, tap in said)
+        + "; ".join(
+            f"{label} {told.number(model, variable, tap, feature or FEATURES)}"
+            for label, variable, tap, *feature in said
+        )
         for model in models
         if (said := OF_MODELS.get(name, ()))
     ]

@@ -42,6 +42,8 @@ HEADLINES = {
         "knee",
         "knee_relative",
     ),
+    "interventions": ("top1", "top1_change_by_strength", "top1_change_by_place"),
+    "depth": ("useful_depth", "useful_depth_relative"),
     "geometry": ("effective_rank", "participation_ratio", "intrinsic_dimension"),
 }
 
@@ -155,10 +157,12 @@ def _resampled(dataset: xr.Dataset, variable: str, samples: int, seed: int) -> x
 
 
 def _over_depth(curve: xr.DataArray, dataset: xr.Dataset) -> xr.DataArray:
-    """The curve over `depth` in place of `layer` or `block`, if it has either."""
+    """The curve over `depth` in place of `layer`, `place` or `block`, if it has one."""
     curve = curve.reset_coords(drop=True)
     if "layer" in curve.dims:
         return curve.rename(layer="depth").assign_coords(depth=axes.depth(dataset).values)
+    if "place" in curve.dims:
+        return curve.rename(place="depth").assign_coords(depth=dataset["place_depth"].values)
     if "block" in curve.dims:
         return curve.rename(block="depth").assign_coords(depth=axes.block_depth(dataset).values)
     return curve
@@ -244,7 +248,7 @@ def _difference(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
 
 def _in_order(differences: xr.DataArray, curves: Mapping[str, xr.DataArray]) -> xr.DataArray:
     """What stands along a dim in the order of the models that have it: a join sorts names."""
-    for dim in {"information", "feature", "null"} & set(differences.dims):
+    for dim in {"information", "feature", "null", "strength", "kind"} & set(differences.dims):
         labels = [label for curve in curves.values() for label in curve[dim].values.tolist()]
         kept = set(differences[dim].values.tolist())
         differences = differences.sel({dim: [x for x in dict.fromkeys(labels) if x in kept]})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from vitals.activations.reader import open_pooled, open_tokens
+from vitals.activations.reader import open_pooled, open_tokens, open_variant
 from vitals.activations.shards import shards
 
 OPEN = {"tokens": open_tokens, "pooled": open_pooled}
@@ -20,6 +20,14 @@ def of_activations(paths: Sequence[Path], tiers: Sequence[str]) -> dict[str, xr.
 def of_tiers(paths: Sequence[Path], tiers: Sequence[str]) -> dict[str, xr.Dataset]:
     """The tiers of a model, each under its own name."""
     return {tier: OPEN[tier](paths) for tier in tiers}
+
+
+def of_variants(paths: Sequence[Path]) -> dict[str, xr.Dataset]:
+    """The token tier of each variant, by name; paths: variants/{variant}/{shard}.zarr, of all."""
+    by_variant: dict[str, list[Path]] = {}
+    for path in (shard for given in paths for shard in shards(given)):
+        by_variant.setdefault(path.parent.name, []).append(path)
+    return {variant: open_variant(found) for variant, found in by_variant.items()}
 
 
 def of_models(paths: Sequence[Path]) -> dict[str, xr.Dataset]:

@@ -35,7 +35,7 @@ from vitals.metrics.recovered_shares import (
     add_whitened,
     described,
 )
-from vitals.metrics.results import mark_absent
+from vitals.metrics.results import absences, mark_absent
 from vitals.metrics.tap_recovery import Recovery, Scores, Settings
 from vitals.progress import progress
 
@@ -114,7 +114,8 @@ def compute(
         scores["none"].append(recovery.tap(layer))
         if NOISE in nulls:
             scores[NOISE].append(recovery.noise(scores["none"][-1]))
-    for null in [null for null in nulls if null in variants]:
+    given = {null: of for null, of in variants.items() if null in nulls and "tokens" in of}
+    for null in given:
         _check_variant(null, variants[null], dataset)
         other = Recovery(variants[null], settings, context, False, distances)
         layers = progress(range(dataset.sizes["layer"]), f"scrambling, {null}")
@@ -132,7 +133,8 @@ def compute(
         add_by_distance(result, near, distances, bootstrap_samples, bootstrap_seed)
     add_precision(result, target_standard_error)
     for null in [null for null in nulls if null not in scores]:
-        mark_absent(result, null, f"the null '{null}' needs a forward pass of its own")
+        reason = f"the null '{null}' needs a forward pass of its own"
+        mark_absent(result, null, absences(variants.get(null, result)).get("tokens", reason))
     return result
 
 

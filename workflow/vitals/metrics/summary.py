@@ -62,7 +62,7 @@ BAND = ("_simultaneous_low", "_simultaneous_high")
 EXCLUDES_ZERO = ("_excludes_zero", "_excludes_zero_simultaneous")
 COMPANIONS = ("_low", "_high", "_draws", *BAND, *EXCLUDES_ZERO)
 # Dimensions that have a column; the values of all others are joined in `feature`.
-PLACED = ("layer", "first_layer", "block", "depth", "relative_depth", "pair")
+PLACED = ("layer", "place", "first_layer", "block", "depth", "relative_depth", "pair")
 # The depth of taps in either model of a pair, over (pair, layer): NaN at taps of other models.
 PADDED = {"first_layer": "first_depth", "second_layer": "second_depth"}
 
@@ -205,6 +205,9 @@ def _place(result: xr.Dataset, index: Mapping[str, np.ndarray]) -> dict[str, np.
     if "layer" in index:
         place["layer"] = result["layer"].values[index["layer"]].astype(str)
         place |= _depth_columns(axes.depth(result), index["layer"])
+    if "place" in index:
+        place["layer"] = result["place"].values[index["place"]].astype(str)
+        place |= _depth_columns(result["place_depth"], index["place"])
     if "first_layer" in index:
         place["layer"] = result["first_layer"].values[index["first_layer"]].astype(str)
         depth = result["first_depth"].rename(first_layer="layer")

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitals.metrics import files, summary
-from vitals.provenance import canonical, short_digest
-from vitals.whole import whole_file
+from vitals.metrics import files, summary, table_files
 
 
 def write(
@@ -22,10 +20,5 @@ def write(
     numbers = summary.table(of_models, **spec)
     differences = summary.differences(read.get("compare", {}), **spec)
     tables = {path: numbers, path.with_name("differences.csv"): differences}
-    for place, table in tables.items():
-        with whole_file(place) as partial:
-            table.to_csv(partial, index=False)
-    digests = {place.name: short_digest(place.read_bytes()) for place in tables}
-    with whole_file(path.with_suffix(".json")) as partial:
-        partial.write_text(canonical({**provenance, "files": digests}) + "\n")
+    table_files.write(tables, provenance)
     return len(numbers)

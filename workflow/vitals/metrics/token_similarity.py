@@ -52,6 +52,14 @@ def token_similarity(x: torch.Tensor, outlier_mads: float) -> dict[str, torch.Te
     }
 
 
+def centered_cosine(x: torch.Tensor) -> torch.Tensor:
+    """The variable of that name alone, of each image: x (image, token, channel) -> (image,)."""
+    everything = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    norm = torch.linalg.vector_norm(x, dim=-1).double()
+    zero = ZERO_NORM * norm.amax(dim=1, keepdim=True)
+    return _Directions(_centered(x, everything), everything, zero).mean_cosine()
+
+
 class _Directions:
     """The unit vectors of the kept tokens x (image, token, channel), those above a norm of `zero`.
 
