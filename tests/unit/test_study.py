@@ -177,6 +177,9 @@ def test_without_changed_passes_there_is_nothing_that_reads_them():
     assert made[0] - made[1] == {"intervene", "sweep", "depths"}
     read = [path for step in chain(other) for path in step.inputs]
     assert set(read) <= {path for step in chain(other) for path in step.outputs}
+    assert set(asked.sweep_figures()) <= asked.figures.keys()
+    with pytest.raises(VitalsError, match=r"interventions\.images: 0, expected 2 or more"):
+        other.sweep_figures()
 
 
 def test_of_the_figures_the_scrambling_is_told_of_the_papers_models():

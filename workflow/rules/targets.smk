@@ -31,12 +31,7 @@ for metric_name in STUDY.metrics:
             ),
 
 
-if STUDY.swept:
-
-    rule sweep:
-        input:
-            f"{ROOT}/depth.csv",
-            expand(
-                f"{ROOT}/figures/{{figure}}.svg",
-                figure=[SWEEP, "correlations", "depth", "interventions"],
-            ),
+rule sweep:
+    input:
+        f"{ROOT}/depth.csv",
+        lambda wildcards: expand(f"{ROOT}/figures/{{figure}}.svg", figure=STUDY.sweep_figures()),

@@ -128,6 +128,15 @@ class Study:
         """Whether there is what models of several depths or widths are swept by."""
         return self.metrics.keys() >= set(catalogue.SWEPT)
 
+    def sweep_figures(self) -> tuple[str, ...]:
+        """The figures that a sweep is told by; raises VitalsError where the study makes none."""
+        if not self.swept:
+            raise VitalsError(
+                "interventions.images: 0, expected 2 or more, or null for all: a sweep is "
+                "measured on passes with one change each"
+            )
+        return (catalogue.SWEEP, "correlations", "depth", "interventions")
+
     @cached_property
     def figures(self) -> dict[str, catalogue.Figure]:
         """The figures of the study by name: those of whose metrics it has all."""
