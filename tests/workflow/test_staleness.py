@@ -317,16 +317,24 @@ def anew(shards):
 
 
 def grown(shards):
-    """More images: the trained are trained on them too, the loaded pass the new ones alone."""
-    return lambda jobs: relisted_from(with_shards(jobs, shards), range(jobs.shards, shards))
+    """More images: the trained are trained on them too, the loaded pass the new ones alone.
+
+    But for the passes with one change, which are of all images of the split "test" at once.
+    """
+    return lambda jobs: retested_from(with_shards(jobs, shards), range(jobs.shards, shards))
 
 
 def relisted_from(jobs, shards):
     return {"images"} | trained(jobs) | jobs.extracted(jobs.loaded, shards)
 
 
+def retested_from(jobs, shards):
+    """The same where some of the images are of the split "test"."""
+    return relisted_from(jobs, shards) | jobs.intervened(jobs.loaded)
+
+
 def last_shard(jobs):
-    return relisted_from(jobs, [jobs.shards - 1])
+    return retested_from(jobs, [jobs.shards - 1])
 
 
 def second_shard(jobs):

@@ -8,17 +8,21 @@ import xarray as xr
 from small_shards import MACHINE, subject_of
 from vitals.activations.passing import Machine
 from vitals.data import images
-from vitals.data.images import TEST
+from vitals.data.images import FIT, TEST
 from vitals.errors import VitalsError
-from vitals.metrics import changed_passes
+from vitals.metrics import changed_passes, interventions
 from vitals.metrics.changed_passes import CONTROLS, KINDS, Settings, values_of
 from vitals.metrics.parts import Parts
 from vitals.metrics.results import absences
 from vitals.metrics.token_similarity import TokenSimilarity
+from vitals.models import build, training
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 SETTINGS = Settings(strengths=STRENGTHS, controls=CONTROLS, kinds=KINDS, repeats=2, seed=0)
 CUTS = ["to_cls_cut", "from_cls_cut"]
+RECIPE = training.Recipe(
+    epochs=15, batch=32, learning_rate=0.01, weight_decay=0.05, warmup=0.2, smoothing=0.0, seed=0
+)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +202,46 @@ def test_a_head_that_averages_patches_does_not_read_cls(scored, small_vit):
     for kind in ("cls_mean", "cls_other", "cls_zero"):
         last = by_place(found, "probability", kind).isel(place=-1)
         np.testing.assert_array_equal(last, found["probability"])
+
+
+@pytest.fixture(scope="module")
+def trained_on(tmp_path_factory, small_options):
+    """What replacing [CLS] changes in a small model that was trained with a pool, on 600 digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {"dataset": "digits", "test_share": 0.3, "seed": 0, "limit": 600}
+    images.write(images.build(settings), folder / "images.parquet", settings, "{}", "code")
+    listed = images.read(folder / "images.parquet")
+    kinds = ("cls_mean", "cls_other")
+
+    def run(pool):
+        torch.manual_seed(0)
+        options = {**small_options, "embed_dim": 24, "global_pool": pool}
+        model = build.create("vit_tiny_patch16_224", options, 10, (1, 8, 8))
+        transform = build.transform(model)
+        fit = training.examples(listed.of_split(FIT), transform)
+        training.train(model, fit, transform, RECIPE, torch.device("cpu"))
+        asked = Settings(strengths=(), controls=(), kinds=kinds, repeats=1, seed=0)
+        parts = Parts(folder / f"{pool}.nc", "these things")
+        tested = listed.of_split(TEST)
+        values = values_of(subject_of(model), tested, asked, MACHINE, False, parts)
+        return interventions.compute(values, bootstrap_samples=200)
+
+    return run
+
+
+def test_a_model_that_was_trained_to_average_patches_is_not_harmed_by_another_cls(trained_on):
+    found = trained_on("avg")
+    assert found["top1"].mean() > 0.4  # of ten classes
+    assert (abs(found["top1_change_by_place"].mean("image")) < 0.01).all()
+    assert (found["top1_change_by_place_low"] <= 0).all()
+    assert (found["top1_change_by_place_high"] >= 0).all()
+
+
+def test_one_that_was_trained_to_read_cls_loses_its_answer_with_it(trained_on):
+    found = trained_on("token")
+    assert found["top1"].mean() > 0.4
+    after_a_block = found["top1_change_by_place_high"].isel(place=slice(1, None))
+    assert (after_a_block < -0.2).all()
 
 
 def test_the_curve_of_similarity_is_that_of_the_metric(found, plain, tested):
