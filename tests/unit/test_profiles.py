@@ -12,7 +12,7 @@ RULES = {
     for file in (REPOSITORY / "workflow" / "rules").glob("*.smk")
     for rule in re.findall(r"^rule (\w+):", file.read_text(), re.MULTILINE)
 }
-TARGETS = {"figures", "models", "activations"}
+TARGETS = {"figures", "models", "activations", "sweep"}
 ON_CPU = {"images", "load", "align", "merge"}  # each a job
 OF_MODEL = "of_{model}"
 

@@ -27,6 +27,10 @@ OF_MODELS = pytest.mark.parametrize(
 
 
 def draw(name, results, **look):
+    if FIGURES[name].compared:  # a file each, of those that it reads
+        results = {
+            metric: found for metric, found in results.items() if metric in FIGURES[name].metrics
+        }
     return import_module(f"vitals.figures.{name}").draw(results, **look)
 
 

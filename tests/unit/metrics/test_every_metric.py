@@ -31,7 +31,8 @@ ABSENT = {
 # What depends on which resample, or which noise, an image is in by its place.
 OF_ORDER = {
     "phases": {"pieces_share"},
-    "scrambling": {"isi_excess", "noise_scale", "test_images_needed"},
+    # how many sweeps a fit takes hangs on rounding too
+    "scrambling": {"isi_excess", "noise_scale", "test_images_needed", "sweeps"},
     "tradeoff": {"crossing_defined_share", "onset_defined_share", "knee_defined_share"},
 }
 # Float variables that are no estimates, or whose uncertainty is said in another way.

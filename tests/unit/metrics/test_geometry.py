@@ -55,7 +55,7 @@ def test_activations_beyond_a_higher_multiple_are_fewer():
     dataset = tokens_dataset([tokens])
     assert (geometry.compute(dataset, **QUICK)["massive_share"] > 0).all()
     higher = geometry.compute(dataset, massive_multiple=150, massive_channels=2, **QUICK)
-    assert (higher["massive_share"] == 0).all() and higher.sizes["place"] == 2
+    assert (higher["massive_share"] == 0).all() and higher.sizes["order"] == 2
 
 
 def test_massive_activations_of_any_token_count_and_norms_of_patches_alone():

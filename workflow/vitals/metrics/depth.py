@@ -62,6 +62,7 @@ def compute(dataset: xr.Dataset, *, tolerance: float = 0.01) -> xr.Dataset:
     if reason := _missing(dataset):
         mark_absent(result, "depth", reason)
         return result
+    dataset = dataset.compute()  # small: a number a tap and draw
     names = dataset["layer"].values.astype(str)
     exits = np.flatnonzero(
         [axes.BLOCK.fullmatch(n) is not None and n.count(".") == 1 for n in names]

@@ -86,7 +86,7 @@ def compute(
     - `cka` (feature, layer, other_layer): linear CKA between taps by unbiased HSIC.
     Of all tokens, (layer, image): `massive_share`, of activations with |x| beyond
     `massive_multiple` times their median in the image, and `massive_ratio`, the largest over it.
-    `massive_channel` (layer, place) are the channels with the highest peaks, and
+    `massive_channel` (layer, order) are the channels with the highest peaks, highest first, and
     `massive_channel_ratio` the peaks, averages over images.
     Of patch tokens, (layer, image): `high_norm_share`, with ‖x‖ beyond median +
     `high_norm_mads`·MAD of their image, and `high_norm_ratio`, max/median. `high_norm_map` (layer,
@@ -145,7 +145,7 @@ class _Tap:
     """What passes over the tokens of a tap find.
 
     spectral, spectral_drawn: the variables of `SPECTRAL`, and of resamples (draw,); per_image:
-    those of `PER_IMAGE` (image,); channels (place,) with the highest peaks, and peaks (place,
+    those of `PER_IMAGE` (image,); channels (order,) with the highest peaks, and peaks (order,
     image), their largest |x| over the median; high (patch, image): high-norm tokens.
     """
 
@@ -205,11 +205,11 @@ def _add_spectra(result: xr.Dataset, taps: list[_Tap]) -> None:
 
 
 def _add_massive_channels(result: xr.Dataset, taps: list[_Tap], samples: int, seed: int) -> None:
-    channels = np.stack([tap.channels for tap in taps])  # (layer, place)
-    result.coords["place"] = np.arange(1, channels.shape[1] + 1)
-    array = xr.DataArray(channels, dims=("layer", "place"))
+    channels = np.stack([tap.channels for tap in taps])  # (layer, order)
+    result.coords["order"] = np.arange(1, channels.shape[1] + 1)
+    array = xr.DataArray(channels, dims=("layer", "order"))
     result["massive_channel"] = describe(array, CHANNEL, "channel", RECONSTRUCTED, MASSIVE)
-    peaks = xr.DataArray(np.stack([tap.peaks for tap in taps]), dims=("layer", "place", "image"))
+    peaks = xr.DataArray(np.stack([tap.peaks for tap in taps]), dims=("layer", "order", "image"))
     name = "massive_channel_ratio"
     result[name] = describe(peaks.mean("image"), CHANNEL_RATIO, "medians", RECONSTRUCTED, MASSIVE)
     bootstrap.add_interval(result, name, bootstrap.mean_draws(peaks, samples, seed))

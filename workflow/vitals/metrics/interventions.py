@@ -57,6 +57,7 @@ def compute(
     What the dataset lacks is absent, with its reason.
     Source: arXiv 2511.21635 names the interventions; the protocol is a stated choice.
     """
+    dataset = dataset.compute()  # small: a number an image and change
     result = xr.Dataset(coords=dataset.coords)
     for name, reason in absences(dataset).items():
         mark_absent(result, _named(name), reason)
