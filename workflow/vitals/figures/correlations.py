@@ -49,7 +49,7 @@ def draw(
             figure,
             f"{said['models']} models; {said['note']}." if "note" in said else "",
             "Spearman's rank correlation; bold in the map: the 95 % interval excludes 0.",
-            *(f"No {name}: {why}." for name, why in absences(result).items()),
+            *rows.lacking(absences(result)),
         )
     return figure, table
 

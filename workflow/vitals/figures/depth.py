@@ -14,6 +14,7 @@ LOSS, COMPUTE, OWN = "exit_loss", "exit_compute", "top1_change_by_place"
 DEPTHS = ("useful_depth", "recommended_depth", "blocks")
 EXIT = "exit"
 APART = 0.16  # between the features of a model, in rows
+MOST_BANDS = 8  # models whose bands can be told apart
 
 
 def draw(
@@ -35,12 +36,16 @@ def draw(
         _draw_losses(losses, table, colors)
         _draw_own(own, table, colors)
         _draw_depths(depths, rows.select(table, metric="depth"), colors)
-        style.legend(figure, [*style.model_handles(colors), *style.feature_handles(table)])
+        models = style.model_handles(colors) if len(colors) <= MOST_BANDS else []
+        style.legend(figure, [*models, *style.feature_handles(table)])
         style.caption(
             figure,
             style.images(results, "interventions", "test"),
             "Compute: share of the operations of the whole model. Right: useful depth with its "
             "interval; ▶ the depth to choose, | all blocks.",
+            f"Curves of one feature, without bands: {len(colors)} models."
+            if len(colors) > MOST_BANDS
+            else "",
             style.INTERVALS,
             *rows.missing(table, (LOSS, COMPUTE, OWN, "useful_depth")),
         )
@@ -53,9 +58,14 @@ def _draw_losses(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) 
         style.note(axes, reason)
         return
     style.zero_line(axes)
-    for (model, feature), loss in found.groupby(["model", "feature"], sort=False):
-        curve = _over_compute(loss, rows.select(table, model=model, variable=COMPUTE))
-        style.curve(axes, curve, colors[model], x="compute", **style.FEATURES.get(feature, {}))
+    for model, losses in found.groupby("model", sort=False):
+        features = (
+            losses["feature"].unique() if len(colors) <= MOST_BANDS else losses["feature"][:1]
+        )
+        for feature in features:
+            loss = rows.select(losses, feature=feature)
+            curve = _over_compute(loss, rows.select(table, model=model, variable=COMPUTE))
+            _draw_curve(axes, curve, model, colors, **style.FEATURES.get(feature, {}))
     axes.set_xlabel("share of compute")
     axes.set_ylabel("accuracy lost by the exit")
     axes.set_title("exit with its own probe")
@@ -69,10 +79,20 @@ def _draw_own(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) -> 
     style.zero_line(axes)
     for model, change in found.groupby("model", sort=False):
         curve = _over_compute(change, rows.select(table, model=model, variable=COMPUTE))
-        style.curve(axes, curve, colors[model], x="compute")
+        _draw_curve(axes, curve, model, colors)
     axes.set_xlabel("share of compute")
     axes.set_ylabel("change of accuracy")
     axes.set_title("exit to the model's own head")
+
+
+def _draw_curve(
+    axes: Axes, curve: pd.DataFrame, model: str, colors: Mapping[str, object], **line: object
+) -> None:
+    """A curve over compute; of many models without its band."""
+    if len(colors) > MOST_BANDS:
+        axes.plot(curve["compute"], curve["value"], color=colors[model], linewidth=0.8)
+    else:
+        style.curve(axes, curve, colors[model], x="compute", **line)
 
 
 def _over_compute(curve: pd.DataFrame, compute: pd.DataFrame) -> pd.DataFrame:
@@ -100,6 +120,8 @@ def _draw_depths(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) 
         blocks = rows.select(found, variable="blocks")["value"]
         axes.plot(blocks, [row] * len(blocks), "|", color=style.INK, markersize=9)
     axes.set_yticks(range(len(colors)), list(colors))
+    for label, color in zip(axes.get_yticklabels(), colors.values(), strict=True):
+        label.set_color(color)
     axes.set_ylim(len(colors) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel("blocks")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vitals.figures import rows, style
+from vitals.metrics.results import absences
 
 STRENGTH, CONTROL, PLACE = (f"top1_change_by_{by}" for by in ("strength", "control", "place"))
 PLACES = {
@@ -44,22 +45,24 @@ def draw(
     """
     table = rows.drawn(results, {"interventions": (STRENGTH, CONTROL, PLACE)})
     colors = style.colors(results, palette)
+    columns = _asked(table)
     with style.theme(scale):
         figure = style.page(style.ROW * len(colors))
-        panels = figure.subplots(len(colors), 1 + len(PLACES), sharey=True, squeeze=False)
+        panels = figure.subplots(len(colors), 1 + len(columns), sharey=True, squeeze=False)
         for row, (line, (model, color)) in enumerate(zip(panels, colors.items(), strict=True)):
             found = rows.select(table, model=model)
             _draw_positions(line[0], found, color)
             style.title_model(line[0], model, color)
-            for axes, (title, kinds) in zip(line[1:], PLACES.items(), strict=True):
-                _draw_places(axes, found, kinds, color)
+            reasons = absences(results[model].get("interventions", xr.Dataset()))
+            for axes, (title, kinds) in zip(line[1:], columns.items(), strict=True):
+                _draw_places(axes, found, kinds, color, reasons)
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
                 if row == 0:
                     axes.set_title(title)
         for axes in panels[-1, 1:]:
             axes.set_xlabel("depth")
         panels[-1, 0].set_xlabel("strength of positions")
-        style.legend(figure, _handles())
+        style.legend(figure, _handles(table))
         style.caption(
             figure,
             style.images(results, "interventions", "test"),
@@ -70,11 +73,13 @@ def draw(
     return figure, table
 
 
-def _handles() -> list[Artist]:
+def _handles(table: pd.DataFrame) -> list[Artist]:
+    drawn = set(rows.select(table, variable=CONTROL)["feature"])
     lines = [style.line_handle(label, **line) for label, line in zip(LABELS, LINES, strict=True)]
     points = [
         style.line_handle(CONTROL_LABELS[name], linestyle="", marker=marker)
         for name, marker in MARKERS.items()
+        if name in drawn
     ]
     return [*lines, *points]
 
@@ -94,19 +99,26 @@ def _draw_positions(axes: Axes, table: pd.DataFrame, color: object) -> None:
     axes.set_ylabel("change of accuracy")
 
 
-def _draw_places(axes: Axes, table: pd.DataFrame, kinds: tuple[str, ...], color: object) -> None:
+def _asked(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The columns of changes that any model has."""
+    made = set(rows.select(table, variable=PLACE)["feature"])
+    return {title: kinds for title, kinds in PLACES.items() if made.intersection(kinds)}
+
+
+def _draw_places(
+    axes: Axes,
+    table: pd.DataFrame,
+    kinds: tuple[str, ...],
+    color: object,
+    reasons: Mapping[str, str],
+) -> None:
     changes = rows.select(table, variable=PLACE)
     changes = changes[changes["feature"].isin(kinds)]
-    if changes.empty or rows.why_absent(changes):
-        style.note(axes, _reason(table, kinds))
+    if rows.why_absent(changes):
+        said = (reasons[name] for name in (*kinds, PLACE) if name in reasons)
+        style.note(axes, next(said, "it is not defined anywhere"))
         return
     style.zero_line(axes)
     for kind, line in zip(kinds, LINES, strict=False):
         found = rows.select(changes, feature=kind)
         style.curve(axes, found[found["value"].notna()], color, **line)
-
-
-def _reason(table: pd.DataFrame, kinds: tuple[str, ...]) -> str:
-    """Why none of the kinds is there."""
-    said = [note for note in table["note"] if note]
-    return said[0] if said else f"no {', '.join(kinds)} was asked for"

@@ -112,3 +112,24 @@ def missing(table: pd.DataFrame, variables: Iterable[str]) -> list[str]:
             if reason := why_absent(rows):
                 lacking.setdefault((model, reason), []).append(variable)
     return [f"{model}: no {', '.join(v)} ({reason})." for (model, reason), v in lacking.items()]
+
+
+def lacking(reasons: Mapping[str, str]) -> list[str]:
+    """One sentence for each reason why "{quantity}, {model}", or a quantity of all, is absent.
+
+    >>> lacking({"cliff, a": "few taps", "climb, a": "few taps", "cliff, b": "few taps"})
+    ['No cliff of a, b: few taps.', 'No climb of a: few taps.']
+    >>> lacking({"cliff, a": "few taps", "climb, a": "few taps", "length": "no models"})
+    ['No cliff, climb of a: few taps.', 'No length: no models.']
+    """
+    models: dict[tuple[str, str], list[str]] = {}
+    for name, reason in reasons.items():
+        quantity, _, model = name.partition(", ")
+        models.setdefault((quantity, reason), []).append(model)
+    quantities: dict[tuple[str, str], list[str]] = {}
+    for (quantity, reason), names in models.items():
+        quantities.setdefault((", ".join(filter(None, names)), reason), []).append(quantity)
+    return [
+        f"No {', '.join(found)}{' of ' + names if names else ''}: {reason}."
+        for (names, reason), found in quantities.items()
+    ]

@@ -44,7 +44,7 @@ def draw(
             f"{said['models']} models; {said['note']}." if "note" in said else "",
             "Middle: the later level less the one before, thin bars hold all pairs at once. "
             "Bars: 95 % intervals.",
-            *(f"No {name}: {why}." for name, why in absences(result).items()),
+            *rows.lacking(absences(result)),
         )
     return figure, table
 
