@@ -14,14 +14,26 @@ from pathlib import Path
 import torch
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.scheduling import greedy
 from snakemake.settings.enums import Quietness
-from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+from snakemake.settings.types import (
+    ConfigSettings,
+    DAGSettings,
+    OutputSettings,
+    ResourceSettings,
+    SchedulingSettings,
+)
 from snakemake.utils import format as formatted
 
 from vitals import cli
 
 REPOSITORY = Path(__file__).parents[2]
 SHELL = import_module("snakemake.shell")  # of the same name as the class in it
+# the other scheduler solves a linear program before each job, where there is one core to give
+GREEDY = {
+    "scheduling_settings": SchedulingSettings(scheduler="greedy"),
+    "scheduler_settings": greedy.SchedulerSettings(),
+}
 # commands whose results nothing that is measured reads
 ENDS = ("figure ", "depths ", "summary ", "findings ", "captions ", "page ")
 
@@ -94,6 +106,6 @@ def _executed(folder, study, executor, targets, cores=1):
             workdir=folder,
         )
         dag = workflow.dag(DAGSettings(targets=set(targets)))
-        dag.execute_workflow(executor=executor)
+        dag.execute_workflow(executor=executor, **GREEDY)
         workflow._workflow.globals["AT_WORK"].close()  # the run is over, and this process is not
         yield workflow._workflow.dag
