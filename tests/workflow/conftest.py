@@ -1,5 +1,6 @@
 """Running the workflow as a user does: its command, a study file, a folder for results."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,14 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+
+
+def pytest_configure():
+    """No test here needs a SLURM, whose plugin asks it for its settings when Snakemake starts.
+
+    Where one is installed and does not run, the plugin waits 10 seconds for an answer each time.
+    """
+    os.environ["SLURM_CONF"] = os.devnull
 
 
 class Workflow:
