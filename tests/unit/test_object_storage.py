@@ -1,5 +1,7 @@
 """Results on a local S3 server: read there, taken there and back, and whole or not there."""
 
+import shutil
+
 import boto3
 import pytest
 import xarray as xr
@@ -38,11 +40,19 @@ def bucket(server, monkeypatch):
     bucket.objects.delete()
 
 
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory, images_file, small_vit):
+    """The folder of a model in two shards."""
+    folder = tmp_path_factory.mktemp("extracted") / "vit"
+    extract_all(folder, small_vit(), images.read(images_file), **SHARDS)
+    return folder
+
+
 @pytest.fixture
-def study(tmp_path, images_file, small_vit):
+def study(tmp_path, extracted):
     """The folder of a study with a model in two shards, a result, and what stays on its machine."""
     folder = tmp_path / "digits"
-    extract_all(folder / "vit", small_vit(), images.read(images_file), **SHARDS)
+    shutil.copytree(extracted, folder / "vit")
     (folder / "vit" / "metrics").mkdir()
     (folder / "vit" / "metrics" / "similarity.nc").write_bytes(b"a result")
     (folder / ".sizes.json").write_text("{}")
