@@ -3,14 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemakes import SNAKEMAKE, Forked
 
 REPOSITORY = Path(__file__).parents[2]
-SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
 
 def pytest_configure():
@@ -22,23 +21,30 @@ def pytest_configure():
 
 
 class Workflow:
-    """The workflow of this checkout, with its results in a folder of the test's own."""
+    """The workflow of this checkout, with its results in a folder of the test's own.
 
-    def __init__(self, folder):
-        self.folder = folder
+    snakemake: how the command begins. Of another checkout, it must be `typed`.
+    """
+
+    def __init__(self, folder, snakemake=Forked):
+        self.folder, self.snakemake = folder, snakemake
+
+    def begin(self, study, *arguments, environment=(), output=os.devnull):
+        """Begin snakemake on a study (a dict); the process."""
+        file = self.folder / "study.yaml"
+        file.write_text(yaml.safe_dump(study, sort_keys=False))
+        return self.snakemake(
+            [*arguments, "--directory", self.folder, "--configfile", file],
+            REPOSITORY,
+            {**os.environ, **dict(environment)},
+            output,
+        )
 
     def run(self, study, *arguments):
         """Run snakemake on a study (a dict); the finished process, its output in one text."""
-        file = self.folder / "study.yaml"
-        file.write_text(yaml.safe_dump(study, sort_keys=False))
-        return subprocess.run(
-            [SNAKEMAKE, *arguments, "--directory", self.folder, "--configfile", file],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        output = self.folder / "output.txt"
+        returncode = self.begin(study, *arguments, output=output).wait()
+        return subprocess.CompletedProcess(SNAKEMAKE, returncode, output.read_text())
 
     def jobs(self, study, *arguments):
         """What a run would do: the number of jobs by rule."""

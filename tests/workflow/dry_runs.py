@@ -105,7 +105,8 @@ def _executed(folder, study, executor, targets, cores=1):
             snakefile=REPOSITORY / "Snakefile",
             workdir=folder,
         )
-        dag = workflow.dag(DAGSettings(targets=set(targets)))
+        # what was interrupted is made again, as the profiles have it
+        dag = workflow.dag(DAGSettings(targets=set(targets), force_incomplete=True))
         dag.execute_workflow(executor=executor, **GREEDY)
         workflow._workflow.globals["AT_WORK"].close()  # the run is over, and this process is not
         yield workflow._workflow.dag

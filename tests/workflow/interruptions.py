@@ -2,33 +2,12 @@
 
 import os
 import signal
-import subprocess
 import time
-from functools import partial
 from pathlib import Path
 
-import yaml
-from conftest import REPOSITORY, SNAKEMAKE
-
 PATIENCE = 120  # seconds
+ONE_CORE = ("--cores", "1")
 STOPPED_JOBS = Path(__file__).with_name("stopped_jobs")
-
-
-def start(workflow, study, target, environment=()):
-    """Begin a run that makes one result of a study."""
-    file = workflow.folder / "study.yaml"
-    file.write_text(yaml.safe_dump(study, sort_keys=False))
-    options = ["--cores", "1", "--directory", workflow.folder, "--configfile", file]
-    return subprocess.Popen(
-        [SNAKEMAKE, target, *options],
-        cwd=REPOSITORY,
-        env={**os.environ, **dict(environment)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        # a shell that runs the tests in its background has them ignore it
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
 
 
 def start_until(point, workflow, study, target):
@@ -40,11 +19,14 @@ def start_until(point, workflow, study, target):
     mark.unlink(missing_ok=True)
     path = os.pathsep.join([str(STOPPED_JOBS), os.getenv("PYTHONPATH", "")])
     event, text = point
-    process = start(
-        workflow,
+    process = workflow.begin(
         study,
         target,
-        {"PYTHONPATH": path, "STOP_EVENT": event, "STOP_TEXT": text, "STOP_MARK": str(mark)},
+        *ONE_CORE,
+        environment={
+            **{"PYTHONPATH": path, "STOP_EVENT": event},
+            **{"STOP_TEXT": text, "STOP_MARK": str(mark)},
+        },
     )
     end = time.monotonic() + PATIENCE
     while not is_stopped(mark):

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from conftest import REPOSITORY, Workflow, copy_of_the_checkout
 from dry_runs import make
-from interruptions import PATIENCE, send, start, start_until, wait_for_group
+from interruptions import ONE_CORE, PATIENCE, send, start_until, wait_for_group
 from small_studies import draw_checkpoint, draw_pictures, pictures_study
+from snakemakes import typed
 
 # Each stage: what is asked for, and the files that are made with it.
 STAGES = {
@@ -22,6 +23,7 @@ STAGES = {
     "figure": ("figures/position.svg", ("figures/position.*",)),
     "summary": ("summary.csv", ("summary.*", "differences.csv")),
 }
+DRAWN = ("figure position", "summary")
 DISK = "ulimit -f 1"  # no file of a job gets beyond 1 KiB
 
 
@@ -37,7 +39,7 @@ def uninterrupted(tmp_path_factory):
     workflow = Workflow(tmp_path_factory.mktemp("uninterrupted"))
     draw_pictures(workflow.folder / "pictures")
     draw_checkpoint(workflow.folder / "own.pth", seed=0)
-    make(workflow.folder, pictured(), ends=("figure position", "summary"))
+    make(workflow.folder, pictured(), ends=DRAWN)
     return workflow
 
 
@@ -105,21 +107,22 @@ def fill_the_disk(workflow, stage, folder):
     """Run a stage whose job cannot write what it made."""
     full = folder / "full.sh"
     full.write_text(DISK)
-    process = start(workflow, pictured(), target(stage), {"BASH_ENV": str(full)})
-    process.wait(PATIENCE)
-    assert process.returncode != 0
+    process = workflow.begin(
+        pictured(), target(stage), *ONE_CORE, environment={"BASH_ENV": str(full)}
+    )
+    assert process.wait(PATIENCE) == 1
+    wait_for_group(process.pid)
 
 
-def finish(workflow, stage, *arguments):
+def finish(workflow, stage):
     """Run a stage to its end; the commands that were run for it."""
-    process = workflow.run(pictured(), target(stage), "--cores", "1", *arguments)
-    assert process.returncode == 0, process.stdout
-    return [line for line in process.stdout.splitlines() if line.startswith("vitals ")]
+    said = make(workflow.folder, pictured(), [target(stage)], DRAWN)
+    return [line for line in said if line.startswith("vitals ")]
 
 
-def without(uninterrupted, stage, folder):
+def without(uninterrupted, stage, folder, **options):
     """The finished study without the results of one stage."""
-    workflow = Workflow(shutil.copytree(uninterrupted.folder, folder / stage))
+    workflow = Workflow(shutil.copytree(uninterrupted.folder, folder / stage), **options)
     for file in contents(workflow, stage):
         (results(workflow) / file).unlink()
     return workflow
@@ -146,7 +149,7 @@ def test_an_unreadable_picture_is_named_and_repaired(uninterrupted, tmp_path):
     workflow = Workflow(shutil.copytree(uninterrupted.folder, tmp_path / "unreadable"))
     picture = workflow.folder / "pictures" / "b" / "03.png"
     picture.write_bytes(b"no picture")
-    failed = workflow.run(pictured(), target("extract"), "--cores", "1")
+    failed = workflow.run(pictured(), target("extract"), *ONE_CORE)
     assert failed.returncode != 0
     assert "b/03.png" in failed.stdout
     shutil.copy2(uninterrupted.folder / "pictures" / "b" / "03.png", picture)
@@ -156,7 +159,7 @@ def test_an_unreadable_picture_is_named_and_repaired(uninterrupted, tmp_path):
 
 
 def test_a_metric_that_raises_is_repaired(uninterrupted, tmp_path):
-    workflow = without(uninterrupted, "metric", tmp_path)
+    workflow = without(uninterrupted, "metric", tmp_path, snakemake=typed)
     checkout = copy_of_the_checkout(tmp_path / "checkout")
     module = checkout / "workflow" / "vitals" / "metrics" / "position.py"
     module.write_text(
@@ -170,16 +173,17 @@ def test_a_metric_that_raises_is_repaired(uninterrupted, tmp_path):
 
 
 def test_a_job_that_outlives_its_run_is_waited_for(uninterrupted, tmp_path):
-    workflow = without(uninterrupted, "extract", tmp_path)
+    workflow = without(uninterrupted, "extract", tmp_path, snakemake=typed)
     process = start_until(READING, workflow, pictured(), target("extract"))
     process.kill()  # Snakemake alone
     process.wait()
-    refused = workflow.run(pictured(), target("extract"), "--cores", "1")
+    refused = workflow.run(pictured(), target("extract"), *ONE_CORE)
     assert refused.returncode != 0
     assert "cannot be locked" in refused.stdout
     os.killpg(process.pid, signal.SIGCONT)
     wait_for_group(process.pid)
-    finish(workflow, "extract")
+    finished = workflow.run(pictured(), target("extract"), *ONE_CORE)
+    assert finished.returncode == 0, finished.stdout
     assert_as_if_nothing_had_happened(workflow, uninterrupted, "extract")
 
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from conftest import Workflow, copy_of_the_checkout
 from dry_runs import by_rule, make, stale
+from snakemakes import typed
 
 TARGETS = ("similarity", "position")
 FIGURES = ("figure similarity", "figure position")
@@ -117,7 +118,7 @@ def test_of_a_copy_an_edit_of_a_metric_reruns_it_and_what_is_below(copied, tmp_p
     for module, text in edits.items():
         with (checkout / "workflow" / "vitals" / "metrics" / f"{module}.py").open("a") as file:
             file.write(text)
-    workflow, snakefile = Workflow(copied), str(checkout / "Snakefile")
+    workflow, snakefile = Workflow(copied, snakemake=typed), str(checkout / "Snakefile")
     found = workflow.jobs(tiny_study(), *TARGETS, "--snakefile", snakefile)
     assert {rule: n for rule, n in found.items() if rule not in TARGETS} == {
         **{"measure_position": 2, "compare": 1, "draw": 1}

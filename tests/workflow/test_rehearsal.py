@@ -10,6 +10,7 @@ import xarray as xr
 from conftest import REPOSITORY, Workflow
 from dry_runs import make, stale
 from huggingface_hub import constants
+from snakemakes import typed
 
 from vitals.models import classes
 
@@ -97,8 +98,8 @@ def test_a_folder_that_is_no_synset_is_refused_by_name_before_any_job(rehearsed,
 
 def test_weights_that_were_not_fetched_are_refused_before_any_job(rehearsed, tmp_path, monkeypatch):
     shutil.copytree(rehearsed / "val", tmp_path / "val")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    process = Workflow(tmp_path).run(settings())
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))  # read when it is imported
+    process = Workflow(tmp_path, snakemake=typed).run(settings())
     assert process.returncode != 0
     (line,) = [line for line in process.stdout.splitlines() if "`vitals fetch`" in line]
     assert f"models.vit_tiny: the weights of {TINY} are not at " in line

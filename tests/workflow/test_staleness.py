@@ -19,6 +19,7 @@ from small_studies import (
     pictures_study,
 )
 from snakemake.exceptions import WorkflowError
+from snakemakes import typed
 
 from vitals import provenance
 from vitals.figures import style_file
@@ -590,7 +591,7 @@ def test_the_command_itself_says_the_same(made):
 def test_the_command_of_an_edited_checkout_says_the_same(made, tmp_path):
     checkout = copy_of_the_checkout(tmp_path / "checkout")
     write_at_end(checkout / "workflow" / "vitals" / "metrics" / "collapse.py", STATEMENT)
-    workflow = Workflow(made["pictures"])
+    workflow = Workflow(made["pictures"], snakemake=typed)
     jobs = workflow.jobs(pictures_study(), "--snakefile", checkout / "Snakefile")
     assert jobs == by_rule(metric("collapse")(PICTURES))
 
