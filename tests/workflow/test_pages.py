@@ -5,10 +5,8 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
-from conftest import Workflow, quick_study
-from dry_runs import make
+from conftest import quick_study
 from playwright.sync_api import sync_playwright
-from small_studies import TOLD
 
 from vitals.study import Study
 
@@ -49,16 +47,8 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """The quick study, made to its last figure."""
-    workflow = Workflow(tmp_path_factory.mktemp("shown"))
-    make(workflow.folder, quick_study(), ends=(*TOLD, "figure"))
-    return workflow
-
-
-@pytest.fixture(scope="module")
-def results(shown):
-    return shown.folder / "artifacts" / "quick"
+def results(finished):
+    return finished.folder / "artifacts" / "quick"
 
 
 @pytest.fixture
@@ -191,10 +181,11 @@ def test_it_is_used_by_keyboard_and_read_by_name(opened):
 
 
 @pytest.fixture(scope="module")
-def report(shown):
-    process = shown.run(quick_study(), "--report", shown.folder / "report.html")
+def report(finished, tmp_path_factory):
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    process = finished.run(quick_study(), "--report", file)
     assert process.returncode == 0, process.stdout
-    return shown.folder / "report.html"
+    return file
 
 
 def test_the_report_shows_figures_captions_graph_and_run_times(browser, report, results):
