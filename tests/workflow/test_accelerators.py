@@ -1,12 +1,15 @@
 """One machine with several GPUs: each extraction has one that no other has at that time."""
 
 import os
+from uuid import uuid4
 
 from small_studies import digits_study
 
-TWO = """#!/bin/sh
-echo 'GPU 0: Fake (UUID: GPU-a)'
-echo 'GPU 1: Fake (UUID: GPU-b)'
+# claims are the machine's, which may run these tests twice at once
+FIRST, SECOND = (f"GPU-{uuid4()}" for _ in range(2))
+TWO = f"""#!/bin/sh
+echo 'GPU 0: Fake (UUID: {FIRST})'
+echo 'GPU 1: Fake (UUID: {SECOND})'
 """
 
 
@@ -26,4 +29,4 @@ def test_two_extractions_at_once_take_two_accelerators(untouched, monkeypatch):
     logs = untouched.folder / "artifacts" / "small" / "vit" / "logs"
     taken = [file.read_text().splitlines()[0] for file in logs.glob("extract_*.log")]
     assert len(taken) == 3
-    assert set(taken) == {"accelerator GPU-a, one of 2", "accelerator GPU-b, one of 2"}
+    assert set(taken) == {f"accelerator {name}, one of 2" for name in (FIRST, SECOND)}
