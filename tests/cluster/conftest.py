@@ -2,7 +2,7 @@
 
 import pytest
 from dry_runs import make
-from small_studies import DRAWN
+from small_studies import DRAWN, TOLD
 
 from one_node import Cluster, control, study
 
@@ -24,7 +24,7 @@ def slurm():
 def local(tmp_path_factory):
     """The small study, made on this machine without a cluster, on one thread as its jobs are."""
     folder = tmp_path_factory.mktemp("local")
-    make(folder, study(), ends=("summary", *(f"figure {figure}" for figure in DRAWN)))
+    make(folder, study(), ends=(*TOLD, "depths", *(f"figure {figure}" for figure in DRAWN)))
     return Cluster(folder)
 
 

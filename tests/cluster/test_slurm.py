@@ -13,9 +13,12 @@ from vitals.estimates import Estimates
 from vitals.study import Study
 
 HEAVY = {"scrambling", "probes"}
+OF_RESULTS = {"tradeoff", "interventions", "depth"}  # of other results, or of passes
+PASSED = ("activations", "variants/attention_off")
 ON_GPU = {
     "vit/model.safetensors",
-    *(f"vit/activations/{shard}.zarr/zarr.json" for shard in (0, 1)),
+    *(f"vit/{passed}/{shard}.zarr/zarr.json" for passed in PASSED for shard in (0, 1)),
+    "vit/intervene.nc",
     *(f"vit/metrics/{metric}.nc" for metric in HEAVY),
 }
 WRITING = ("open", ".zarr.partial/tokens/tokens/c/")  # a chunk of a shard
@@ -39,19 +42,20 @@ def test_a_gpu_job_sees_the_gpu_and_any_other_sees_none(finished):
 
 def test_no_two_jobs_are_on_the_gpu_at_once(finished):
     on_gpu = sorted((ran.begin, ran.end) for ran in finished.ran() if ran.gpu)
-    assert len(on_gpu) == 5  # training, two shards, two fits
+    assert len(on_gpu) == len(ON_GPU) == 8
     assert all(before[1] <= after[0] for before, after in pairwise(on_gpu))
 
 
 def test_each_shard_is_a_job_and_short_metrics_are_one_and_so_are_the_figures(finished):
     jobs = {ran.output.removeprefix("artifacts/small/"): ran.job for ran in finished.ran()}
-    assert len({job for output, job in jobs.items() if output.endswith("zarr.json")}) == 2
-    short = {jobs[f"vit/metrics/{metric}.nc"] for metric in METRICS - {*HEAVY, "tradeoff"}}
+    assert len({job for output, job in jobs.items() if output.endswith("zarr.json")}) == 4
+    short = {jobs[f"vit/metrics/{metric}.nc"] for metric in METRICS - {*HEAVY, *OF_RESULTS}}
     assert len(short) == 1
     last = {job for output, job in jobs.items() if output.startswith(("compare/", "figures/"))}
     last -= {jobs["compare/alignment.nc"]}
-    assert last == {jobs["summary.csv"]} == {jobs["vit/metrics/tradeoff.nc"]}
-    assert len({*jobs.values()}) == 9
+    last |= {jobs[f"vit/metrics/{metric}.nc"] for metric in OF_RESULTS}
+    assert last == {jobs["summary.csv"]}
+    assert len({*jobs.values()}) == 12
 
 
 def without_the_shards_of_a_model(local, folder):
