@@ -14,8 +14,8 @@ from one_node import Cluster
 
 RUNS = {
     "The whole study": "cluster0",
-    "`scancel` while a shard was being written": "test_a_cancelled*/again",
-    "The controller killed while a shard was being written": "test_a_contr*/again",
+    "`scancel` while a shard was being written": "test_a_cancelled*0/again",
+    "The controller killed while a shard was being written": "test_a_contr*0/again",
 }
 
 
