@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from small_shards import MACHINE, SETTINGS, subject_of
+from vitals import study
+from vitals.activations import variants
 from vitals.activations.extract import extract
 from vitals.activations.reader import open_tokens, open_variant
 from vitals.activations.variants import with_shuffled_patches
@@ -111,3 +113,7 @@ def test_the_index_without_attention_is_none(varied, small_vit):
     np.testing.assert_allclose(
         found["isi"].sel(null="attention_off", layer="position"), 0, atol=1e-3
     )
+
+
+def test_a_study_can_ask_for_those_that_there_are():
+    assert set(study.VARIANTS) == set(variants.VARIANTS)
