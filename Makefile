@@ -14,7 +14,7 @@ help:
 	@echo "make study   run the default study to its last figure, in artifacts/digits"
 	@echo "make report  run it and put its figures, captions and run times into artifacts/digits/report.html"
 	@echo "make test    run the tests"
-	@echo "make test-cluster  run the tests that start a SLURM here (root; Debian's slurm-wlm)"
+	@echo "make test-cluster  run the tests that start a SLURM here (root; Debian's slurm-wlm); ONLY=... some of them"
 	@echo "make lint    check format and style"
 	@echo "make format  put everything into the house format"
 
@@ -30,7 +30,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(READY)
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest tests/cluster $(if $(ONLY),-k "$(ONLY)")
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -64,6 +64,7 @@ rule all:
         f"{ROOT}/summary.csv",
         f"{ROOT}/findings.csv",
         f"{ROOT}/index.html",
+        f"{ROOT}/replication.md",
         f"{ROOT}/captions/captions.json",
         [f"{ROOT}/depth.csv"] if "depth" in STUDY.metrics else [],
         expand(f"{ROOT}/figures/{{figure}}.svg", figure=STUDY.figures),

@@ -21,6 +21,7 @@ ON_GPU = {
     "vit/intervene.nc",
     *(f"vit/metrics/{metric}.nc" for metric in HEAVY),
 }
+SIMILARITY = "artifacts/small/vit/metrics/similarity.nc"
 WRITING = ("open", ".zarr.partial/tokens/tokens/c/")  # a chunk of a shard
 
 
@@ -70,12 +71,13 @@ def activations(cluster):
 
 
 def times(cluster):
-    """When each result was written, but for the activations of the model."""
+    """When each result was written, but for the activations of the model and their similarity."""
     return {
         file: (file.stat().st_mtime_ns, file.stat().st_ino)
         for file in (cluster.folder / "artifacts").rglob("*")
         if file.suffix in (".nc", ".safetensors", ".parquet", ".json", ".svg")
         and activations(cluster) not in file.parents
+        and file != cluster.folder / SIMILARITY
     }
 
 
@@ -86,14 +88,17 @@ def assert_as_if_nothing_had_happened(cluster, local):
 def test_a_cancelled_extraction_is_run_again_and_no_other_is(slurm, local, tmp_path):
     cluster = without_the_shards_of_a_model(local, tmp_path)
     others = times(cluster)
-    run = cluster.start("activations", stop=WRITING)
+    run = cluster.start("activations", SIMILARITY, stop=WRITING)
     cluster.wait_until(lambda: is_stopped(cluster.mark), run)
     (caught,) = cluster.ran()
     subprocess.run(["scancel", caught.job], check=True)
     cluster.finish(run)
-    outputs = [ran.output for ran in cluster.ran()]
+    *extracted, measured = cluster.ran()
+    outputs = [ran.output for ran in extracted]
     assert len(outputs) == 3
     assert outputs.count(caught.output) == 2
+    assert {ran.gpu for ran in extracted} == {"0"}
+    assert (measured.output, measured.gpu) == (SIMILARITY, "")
     assert times(cluster) == others
     assert_as_if_nothing_had_happened(cluster, local)
 

@@ -194,6 +194,7 @@ def test_the_plan_says_shapes_disk_and_time_before_anything_runs(tmp_path, monke
         "study": "planned",
         "images": {"dataset": "digits", "limit": 200},
         "activations": {"shard_images": 60, "token_images": 50},
+        "interventions": {"images": 50},
         "models": {
             "vit": {
                 "architecture": "vit_tiny_patch16_224",
@@ -210,6 +211,10 @@ def test_the_plan_says_shapes_disk_and_time_before_anything_runs(tmp_path, monke
     assert said.split("shards")[1].split()[0] == "4"
     assert said.splitlines()[-1].startswith("vitals plan: 200 images, ")
     assert "further pass" not in said
+    trained, intervening = (
+        float(said.split(f"\n{row} ")[1].split()[0]) for row in ("training", "intervening")
+    )
+    assert trained > intervening > 0
     assert list((tmp_path / "artifacts" / "planned").iterdir()) == []
 
 
@@ -230,7 +235,9 @@ def test_the_plan_of_streamed_metrics_says_what_their_own_passes_take(tmp_path):
         artifacts=tmp_path,
     )
     study.folder.mkdir(parents=True)
-    planned = pd.DataFrame({"tokens GB": 0.0, "minutes": 1.0, "pass alone/s": [20.0, 10.0]})
+    none = {"tokens GB": 0.0, "training": 0.0, "intervening": 0.0}
+    planned = pd.DataFrame({**none, "minutes": 1.0, "pass alone/s": [20.0, 10.0]})
     said = plan.verdict(study, planned)
     assert said.startswith("1200 images, 0.00 GB") and "2.0 minutes" in said
+    assert "training" not in said and "intervening" not in said
     assert "for each of similarity, position, attention: each 3.0 minutes" in said

@@ -66,7 +66,7 @@ def write_page(path, made):
 WRITERS = {
     **{"train": write_model, "extract": write_shard, "metric": write_result},
     **{"compare": write_result, "align": write_result, "figure": write_figure},
-    **dict.fromkeys(("summary", "findings", "captions", "depths"), write_table),
+    **dict.fromkeys(("summary", "findings", "captions", "replicate", "depths"), write_table),
     **{"gallery": write_result, "page": write_page},
     **dict.fromkeys(("intervene", "sweep"), write_result),
 }
@@ -214,7 +214,7 @@ def test_a_status_is_a_line_a_model_and_stage(folder):
     shutil.rmtree(folder / "small" / "two" / "activations" / "1.zarr")
     judged = Judged(folder, metrics={"probes": {"folds": 3}}).verdicts
     lines = status.lines(judged)
-    assert len(lines) == 1 + 2 * (4 + len(METRICS)) + len(METRICS) + 2 + len(FIGURES) + 5
+    assert len(lines) == 1 + 2 * (4 + len(METRICS)) + len(METRICS) + 2 + len(FIGURES) + 6
     probes = next(line for line in lines if line.startswith("one") and "metric probes" in line)
     assert probes.split()[:4] == ["one", "metric", "probes", "stale"]
     assert probes.endswith(", is 3")

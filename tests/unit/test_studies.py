@@ -47,6 +47,8 @@ def test_the_three_sizes_have_one_recipe_and_its_published_accuracy():
     assert {name.partition(".")[2] for name in names} == {"augreg_in21k_ft_in1k"}
     assert [len(anatomy(build.skeleton(name, {})).blocks) for name in names] == [12, 12, 24]
     assert all(published.of_timm(name) for name in names)
+    papers = [model["paper_model"] for model in models("imagenet_vit_sbl").values()]
+    assert papers == ["ViT-S/16", "ViT-B/16", "ViT-L/16"]
 
 
 @pytest.mark.parametrize("cohort", ["deit3", "dinov2", "dinov2_registers", "mae", "clip", "siglip"])

@@ -31,7 +31,7 @@ STAGES = [
     *(("images", None), ("train", "vit"), ("load", "vit"), ("extract", "0"), ("summary", None)),
     *(("figure", "similarity"), ("compare", "similarity"), ("gallery", "vit")),
     *(("vary", "patch_shuffled/0"), ("intervene", "vit")),
-    *((name, None) for name in ("sweep", "depths", "findings", "captions", "page")),
+    *((name, None) for name in ("sweep", "depths", "findings", "captions", "replicate", "page")),
     *(("metric", name) for name in METRICS),
 ]
 
@@ -129,7 +129,7 @@ READERS = {
     "interventions.repeats": {"intervene", "page"},
     "sweep.factor": {"sweep", "page"},
     "figures.scale": {"figure similarity"},
-    "study": {"summary", "depths", "findings", "captions", "page"},
+    "study": {"summary", "depths", "findings", "captions", "replicate", "page"},
     "figures.palette": {"figure similarity", "page"},
     "models.vit.paper_model": {"findings"},
     "bootstrap.samples": {

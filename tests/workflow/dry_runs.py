@@ -35,7 +35,7 @@ GREEDY = {
     "scheduler_settings": greedy.SchedulerSettings(),
 }
 # commands whose results nothing that is measured reads
-ENDS = ("figure ", "depths ", "summary ", "findings ", "captions ", "page ")
+ENDS = ("figure ", "depths ", "summary ", "findings ", "captions ", "replicate ", "page ")
 
 
 def stale(folder, study, targets=(), cores=1):

@@ -46,7 +46,7 @@ DRAWN = {
     "correlations": set(),
     "alignment": set(),  # of activations
 }
-TOLD = {"summary", "findings", "captions", "page"}  # of all numbers of a study
+TOLD = {"summary", "findings", "captions", "replicate", "page"}  # of all numbers of a study
 OPTIONS = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 CHEAP = {
     "bootstrap": {"samples": 100},
@@ -139,6 +139,8 @@ class Jobs:
     def compared(self, metrics=METRICS, figures=None):
         """The comparisons of metrics, the figures that show them, and the summary."""
         drawn = {name for name, shown in DRAWN.items() if shown & metrics}
+        if "accuracy" in metrics:  # it stands beside every number
+            drawn = set(DRAWN)
         compare = {f"compare {metric}" for metric in metrics}
         return compare | {f"draw {figure}" for figure in figures or drawn} | TOLD
 

@@ -97,7 +97,7 @@ LEAVES = {
     "models.*.classes": ("names.txt", nothing),  # of loaded weights alone
     "models.*.paper_model": (
         "ViT-B/16",
-        lambda jobs: {"draw scrambling", "findings", "captions", "page"},
+        lambda jobs: {"draw scrambling", "findings", "captions", "replicate", "page"},
     ),
     "models.*.options.img_size": (32, one_model),
     "models.*.options.patch_size": (4, one_model),
@@ -488,7 +488,8 @@ EDITS = {
     "metrics/comparison.py": lambda jobs: jobs.compared(figures={"comparison"}),
     "metrics/summary.py": lambda jobs: jobs.drawn() | TOLD,  # figures show its rows
     "metrics/patch_quantities.py": galleries,
-    "findings/statements.py": lambda jobs: {"findings", "captions", "page"},
+    "findings/statements.py": lambda jobs: {"findings", "captions", "replicate", "page"},
+    "replication.py": lambda jobs: {"replicate"},
     "captions/sentences.py": lambda jobs: {"captions"},
     "page/contents.py": lambda jobs: {"page"},
     "figures/probes.py": lambda jobs: jobs.drawn({"probes"}),

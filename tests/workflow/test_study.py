@@ -53,6 +53,7 @@ REMOVED = (
     "summary.csv",
     "findings.csv",
     "captions/position.rst",
+    "replication.md",
     "index.html",
 )
 
@@ -65,7 +66,7 @@ def test_the_command_makes_what_is_missing_and_it_is_what_it_was(finished, resul
     run = copy.run(quick_study(), "--cores", "1")
     assert run.returncode == 0, run.stdout
     said = [line.split(":")[0] for line in run.stdout.splitlines() if line.startswith("vitals ")]
-    stages = ("captions", "compare", "figure", "findings", "metric", "page", "summary")
+    stages = ("captions", "compare", "figure", "findings", "metric", "page", "replicate", "summary")
     assert sorted(said) == [f"vitals {stage}" for stage in stages]
     for place, file in files.items():
         assert file.read_bytes() == (results / place).read_bytes(), place
@@ -136,6 +137,7 @@ def test_another_probe_grid_reruns_probes_and_what_reads_them(finished, study):
         "summary": 1,
         "findings": 1,
         "captions": 1,
+        "replicate": 1,
         "page": 1,
     }
 

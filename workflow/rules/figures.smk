@@ -14,8 +14,8 @@ rule draw:
             model=STUDY.models,
             metric=FIGURES[wildcards.figure].metrics,
         ),
-        # no figure before the models are known to be as accurate as they should be
-        checked=ancient(expand(f"{MODEL}/metrics/{CHECK}.nc", model=STUDY.models)),
+        # beside each number, and no figure before it is known to be what it should be
+        accuracy=expand(f"{MODEL}/metrics/{CHECK}.nc", model=STUDY.models),
     output:
         figure=report(
             f"{ROOT}/figures/{{figure}}.svg",
@@ -33,5 +33,5 @@ rule draw:
         code=lambda wildcards: STUDY.code("figure", wildcards.figure),
     shell:
         "python -m vitals figure {wildcards.figure} --spec {params.spec:q} --code {params.code:q}"
-        " --results {input.results:q} --after {input.checked:q}"
+        " --results {input.results:q} --accuracy {input.accuracy:q}"
         " --output {output.figure:q} 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""What is told of a study's numbers: findings, captions of the report, and the page to explore."""
+"""What is told of a study's numbers: findings, captions of the report, and two pages."""
 
 MODEL_FILES = ("model.json", "gallery.nc")
 
@@ -60,6 +60,25 @@ rule captions:
     shell:
         "python -m vitals captions --spec {params.spec:q} --code {params.code:q}"
         " --results {input:q} --output {output.origin:q} 2>&1 | tee {log:q}"
+
+
+rule replicate:
+    input:
+        f"{ROOT}/summary.csv",
+        f"{ROOT}/findings.csv",
+    output:
+        page=f"{ROOT}/replication.md",
+        origin=f"{ROOT}/replication.json",
+    log:
+        f"{ROOT}/logs/replication.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: STUDY.spec("replicate"),
+        code=lambda wildcards: STUDY.code("replicate"),
+    shell:
+        "python -m vitals replicate --spec {params.spec:q} --code {params.code:q}"
+        " --results {input:q} --output {output.page:q} 2>&1 | tee {log:q}"
 
 
 rule page:

@@ -28,6 +28,7 @@ STAGE_MODULES = {
     "gallery": ("vitals.metrics.gallery", "vitals.metrics.files"),
     "findings": ("vitals.findings.files",),
     "captions": ("vitals.captions.files",),
+    "replicate": ("vitals.replication",),
     "page": ("vitals.page.contents", "vitals.page.page"),
     "depths": ("vitals.metrics.depth_table",),
 }

@@ -1,7 +1,7 @@
 """The chain of a study: every result, what it is made from, and what says so."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitals import origin
@@ -18,7 +18,6 @@ class Step:
     stage, name: as for `Study.spec`; model: None for what is of several; outputs: the first says
     what they were made from; inputs: all files that it is given; read: those of them that are known
     by their content, by name. The image list is not among these: `spec` says which images are read.
-    unread: those of these names that only have to be there before.
     """
 
     stage: str
@@ -27,7 +26,6 @@ class Step:
     outputs: tuple[Path, ...]
     inputs: tuple[Path, ...]
     read: dict[str, Path]
-    unread: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -65,9 +63,8 @@ def chain(study: Study) -> Iterator[Step]:
             for metric in figure.metrics
             for path in ([compared[metric]] if figure.compared else metrics[metric])
         ]
-        checked = [path for path in metrics[CHECK] if path not in read]
-        drawn = _step("figure", figure.name, None, tuple(outputs), [*read, *checked])
-        yield replace(drawn, unread=frozenset(origin.names(checked, outputs[0])))
+        accuracy = [path for path in metrics[CHECK] if path not in read]
+        yield _step("figure", figure.name, None, tuple(outputs), [*read, *accuracy])
     if "depth" in metrics:
         depths = (study.folder / "depth.json", study.folder / "depth.csv")
         yield _step("depths", None, None, depths, metrics["depth"])
@@ -76,7 +73,7 @@ def chain(study: Study) -> Iterator[Step]:
 
 
 def _summarised(study: Study, results: list[Path]) -> Iterator[Step]:
-    """The table of all numbers, and what is told of it: findings, captions and the page."""
+    """The table of all numbers, and what is told of it: findings, captions and pages."""
     folder = study.folder
     summary = [folder / file for file in ("summary.json", "summary.csv", "differences.csv")]
     yield _step("summary", None, None, tuple(summary), results)
@@ -86,6 +83,8 @@ def _summarised(study: Study, results: list[Path]) -> Iterator[Step]:
     captions = [folder / "captions" / f"{name}.rst" for name in CAPTIONED]
     origin_of_captions = folder / "captions" / "captions.json"
     yield _step("captions", None, None, (origin_of_captions, *captions), tables)
+    replication = (folder / "replication.json", folder / "replication.md")
+    yield _step("replicate", None, None, replication, tables)
     of_models = [folder / m / file for file in ("model.json", "gallery.nc") for m in study.models]
     yield _step("page", None, None, (folder / "index.html",), [*tables, *of_models])
 

@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text, output in (
         ("findings", _findings, "hold a study against the paper's statements", "findings.csv"),
         ("captions", _captions, "say what the figures show in numbers", "captions.json"),
+        ("replicate", _replicate, "put a study beside the paper", "replication.md"),
         ("page", _page, "make the page of a study", "index.html"),
     ):
         stage = _stage(stages, name, run, text)
@@ -135,8 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--results", type=Path, nargs="+", required=True,
                            help="{model}/metrics/{metric}.nc or compare/{metric}.nc")  # fmt: skip
         if name == "figure":
-            stage.add_argument("--after", type=Path, nargs="*", default=[],
-                               help="results that are there before it, and not read")  # fmt: skip
+            stage.add_argument("--accuracy", type=Path, nargs="+", default=[],
+                               help="{model}/metrics/accuracy.nc of all models")  # fmt: skip
         stage.add_argument("--output", type=Path, required=True)
 
     plan = stages.add_parser("plan", help="what a study's activations take of disk and time")
@@ -153,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     replication = stages.add_parser("replication", help="a study held against the paper, a page")
     replication.add_argument("study", type=Path, help="artifacts/{study}, run to its end")
     replication.add_argument("--beside", type=Path, nargs="+", default=[],
-                             help="folders of studies of other checkpoints, ...")  # fmt: skip
+                             help="folders of studies of other checkpoints, ...: "
+                             "then the page is replication_beside.md")  # fmt: skip
     replication.set_defaults(run=_replication)
 
     verify = stages.add_parser("verify", help="check stored activations against their digests")
@@ -371,6 +373,7 @@ def _sweep(options: argparse.Namespace) -> str:
 def _figure(options: argparse.Namespace) -> str:
     from vitals.figures import files as figure_files
     from vitals.figures import look
+    from vitals.figures.rows import with_accuracy
     from vitals.metrics import files
 
     compared = _known("figure", options.name, FIGURES).compared
@@ -379,6 +382,7 @@ def _figure(options: argparse.Namespace) -> str:
     settings = {key: value for key, value in options.spec.items() if key not in look.STYLE}
     with look.chosen(options.spec.get("style")):
         figure, table = draw(read(options.results), **settings)
+    table = with_accuracy(table, files.read_by_model(options.accuracy))
     figure_files.write(figure, table, options.output, **_provenance(options))
     return f"figure {options.output} and its table of {len(table)} rows"
 
@@ -399,13 +403,19 @@ def _fetch(options: argparse.Namespace) -> str:
 
 def _replication(options: argparse.Namespace) -> str:
     from vitals import replication
-    from vitals.whole import whole_file
 
-    tables = [replication.read(folder) for folder in (options.study, *options.beside)]
-    output = options.study / "replication.md"
-    with whole_file(output) as partial:
-        partial.write_text(replication.page(tables[0], tables[1:]))
-    return f"{tables[0].findings['statement'].nunique()} statements in {output}"
+    name = "replication_beside.md" if options.beside else "replication.md"
+    output = options.study / name
+    statements = replication.write(options.study, options.beside, output)
+    return f"{statements} statements in {output}"
+
+
+def _replicate(options: argparse.Namespace) -> str:
+    from vitals import replication
+
+    folder = options.results[0].parent
+    statements = replication.write(folder, [], options.output, _provenance(options))
+    return f"{statements} statements in {options.output}"
 
 
 def _gallery(options: argparse.Namespace) -> str:
@@ -524,16 +534,12 @@ def _known(kind: str, name: str, catalogue: Mapping[str, Entry]) -> Entry:
 def _provenance(options: argparse.Namespace) -> dict[str, Any]:
     """What a stage makes its output from."""
     from vitals import origin, provenance
-    from vitals.origin import UNREAD
 
     return {
         "spec": provenance.canonical(options.spec),
         "code": options.code,
         "modules": provenance.code_parts(modules(options.stage, getattr(options, "name", None))),
-        "inputs": {
-            **origin.identities(_inputs(options)),
-            **dict.fromkeys(origin.names(vars(options).get("after") or [], options.output), UNREAD),
-        },
+        "inputs": origin.identities(_inputs(options)),
     }
 
 
@@ -545,6 +551,7 @@ def _inputs(options: argparse.Namespace) -> dict[str, Path]:
     files = [*(given.get("results") or [])]
     files += given.get("streamed") or []
     files += given.get("reports") or []
+    files += given.get("accuracy") or []
     if options.stage in ("extract", "vary", "stream", INTERVENE):
         files += [options.model, options.model.with_suffix(".json")]
     stores = [*(given.get("activations") or []), *(given.get("variants") or [])]

@@ -26,6 +26,13 @@ HOLDING = ("scrambling", "geometry")
 SHARDED = ("extract", "stream", "vary")
 
 
+def changed_passes(study: Study, taps: int) -> float:
+    """Passes with a change that interventions make of an image, in whole passes."""
+    changes = study.settings["interventions"]
+    whole = len(changes["strengths"]) + len(changes["controls"]) * changes["repeats"]
+    return whole + len(changes["kinds"]) * taps / 2  # from halfway, in the mean
+
+
 class Estimates:
     """Of each stage of a study: `megabytes` of memory and `minutes`, doubled with each attempt."""
 
@@ -82,11 +89,9 @@ class Estimates:
         passing = 2 * size.parameters * size.tokens / OPERATIONS  # an image, once forward
         match stage:
             case "train":  # a step backward is two forward
-                return 3 * passing * self._epochs(model) * self._images
+                return 3 * passing * self.study.recipe(model)["epochs"] * self._images
             case _ if stage == INTERVENE:
-                changes = self.study.settings["interventions"]
-                runs = len(changes["strengths"]) + len(changes["controls"]) * changes["repeats"]
-                runs += len(changes["kinds"]) * size.taps / 2  # from halfway, in the mean
+                runs = changed_passes(self.study, size.taps)
                 return self._intervened * passing * (runs + size.taps)
             case "extract" | "stream" | "vary":
                 shard = self._shard
@@ -111,10 +116,6 @@ class Estimates:
     @property
     def _intervened(self) -> int:
         return min(self._images, self.study.settings["interventions"]["images"] or self._images)
-
-    def _epochs(self, model: str) -> int:
-        settings = self.study.settings
-        return {**settings["training"], **settings["models"][model]["training"]}["epochs"]
 
     def _token_bytes(self, size: ModelSize) -> float:
         """Of one tap of all images whose tokens are kept, in float32."""

@@ -43,8 +43,7 @@ def verdicts(study: Study) -> Iterator[Verdict]:
     parts = cache(code_parts)
     moved: set[Path] = set()  # results that are stale, or that will be made from such
     for step in chain(study):
-        read = {name: path for name, path in step.read.items() if name not in step.unread}
-        above = sorted(name for name, path in read.items() if path in moved)
+        above = sorted(name for name, path in step.read.items() if path in moved)
         if all(output.is_file() for output in step.outputs):
             found = [*differences(step, study, origin.read(step.outputs[0]), parts)]
             found += [f"{name} is stale" for name in above]

@@ -23,7 +23,6 @@ MAKING = (
     *("spec", "code", "modules", "inputs", "versions", "device"),
     *("fingerprint", "taken_from"),
 )
-UNREAD = "there"  # of an input that only had to be there, in the place of its identity
 HEADER_LENGTH = 8  # bytes before the header of a safetensors file
 
 
@@ -78,9 +77,7 @@ def _identity(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def is_same(path: Path, recorded: str) -> bool:
-    """Whether a file is the one of a recorded identity, or one that only had to be there."""
-    if recorded == UNREAD:
-        return True
+    """Whether a file is the one of a recorded identity."""
     content, *seen = recorded.split()
     if seen:
         found = path.stat()

@@ -1,4 +1,4 @@
-"""The plan of a study: what its activations take of the disk and of time, before anything runs."""
+"""The plan of a study: what its models take of the disk and of time, before anything runs."""
 
 import math
 import shutil
@@ -13,9 +13,13 @@ from vitals.activations import plan
 from vitals.activations.extract import Machine
 from vitals.activations.layout import GALLERY, POOLED, TOKENS, Settings
 from vitals.data import datasets, digests
-from vitals.data.images import ImageList
+from vitals.data.images import FIT, TEST, ImageList
 from vitals.errors import VitalsError
-from vitals.models import build
+from vitals.estimates import changed_passes
+from vitals.models import build, training_time
+from vitals.models.training import Recipe
+from vitals.progress import progress
+from vitals.provenance import canonical
 from vitals.study import Study
 
 GIGABYTE = 1e9
@@ -24,23 +28,40 @@ GIGABYTE = 1e9
 def table(study: Study, machine: Machine) -> pd.DataFrame:
     """One row a model: its shapes, GB of each tier, shards, and minutes on this machine.
 
-    Minutes are those of trials with random weights on a few of the study's own images; `limit` is
-    the part of an extraction that takes longest.
+    Minutes are those of trials with random weights on a few of the study's own images, once for
+    models that differ in their weights alone; `limit` is the part of an extraction that takes
+    longest; `training`, `intervening`: minutes, 0 where there is none.
     """
     torch.set_num_threads(machine.workers)  # as the workflow does for its jobs
-    split = study.listing["split"].to_numpy()
     sample = _sample(study)
     study.folder.mkdir(parents=True, exist_ok=True)
+    tried: dict[str, tuple[plan.Plan, float]] = {}
     rows = {}
     with tempfile.TemporaryDirectory(dir=study.folder, prefix=".plan-") as folder:
-        for name, model in study.models.items():
-            classes = len(sample.classes) if name in study.trained else None
-            skeleton = build.skeleton(model["architecture"], model["options"], classes)
-            settings = Settings(**study.kept)
-            rows[name] = _row(
-                plan.of_model(skeleton, split, sample, settings, machine, Path(folder))
-            )
+        for name in progress(study.models, "plan"):
+            recipe = study.recipe(name) if name in study.trained else {}
+            built = [study.models[name][key] for key in ("architecture", "options")]
+            key = canonical([*built, {**recipe, "seed": 0}])
+            if key not in tried:
+                tried[key] = _tried(study, name, sample, machine, Path(folder))
+            rows[name] = _row(study, *tried[key])
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def _tried(
+    study: Study, name: str, sample: ImageList, machine: Machine, folder: Path
+) -> tuple[plan.Plan, float]:
+    """The plan of a model's activations, and the minutes of its training."""
+    split, settings = study.listing["split"].to_numpy(), Settings(**study.kept)
+    built = [study.models[name][key] for key in ("architecture", "options")]
+    if name not in study.trained:
+        return plan.of_model(build.skeleton(*built), split, sample, settings, machine, folder), 0.0
+    skeleton = build.skeleton(*built, len(sample.classes))
+    found = plan.of_model(skeleton, split, sample, settings, machine, folder)
+    model = build.create(*built, len(sample.classes), sample.shape)
+    recipe, images = Recipe(**study.recipe(name)), int((split == FIT).sum())
+    how = build.transform(model)
+    return found, training_time.minutes(model, how, sample, recipe, images, machine.device)
 
 
 def verdict(study: Study, planned: pd.DataFrame) -> str:
@@ -55,8 +76,14 @@ def verdict(study: Study, planned: pd.DataFrame) -> str:
     return (
         f"{len(study.listing)} images, {needed:.2f} GB of {free:.0f} GB free, "
         f"{planned['minutes'].sum():.1f} minutes one after the other"
-        f"{_further_passes(study, planned)}"
+        f"{_besides(planned)}{_further_passes(study, planned)}"
     )
+
+
+def _besides(planned: pd.DataFrame) -> str:
+    """What the models take besides their activations, nothing where it is nothing."""
+    minutes = planned[["training", "intervening"]].sum()
+    return "".join(f", {taken:.1f} of {what}" for what, taken in minutes.items() if taken)
 
 
 def _further_passes(study: Study, planned: pd.DataFrame) -> str:
@@ -79,7 +106,7 @@ def _sample(study: Study) -> ImageList:
     return ImageList(chosen, about["classes"], about["shape"], source)
 
 
-def _row(found: plan.Plan) -> dict[str, Any]:
+def _row(study: Study, found: plan.Plan, training: float) -> dict[str, Any]:
     body, speeds = found.body, found.speeds
     return {
         "parameters": f"{found.parameters / 1e6:.1f} M",
@@ -93,7 +120,18 @@ def _row(found: plan.Plan) -> dict[str, Any]:
         "disk alone/s": _rate(speeds.writing),
         "limit": speeds.limit,
         "minutes": found.minutes,
+        "training": training,
+        "intervening": _intervening(study, found),
     }
+
+
+def _intervening(study: Study, found: plan.Plan) -> float:
+    """Minutes of the passes with changes, of images of the split "test"."""
+    if not any(metric.passed for metric in study.metrics.values()):
+        return 0.0
+    images = int((study.listing["split"] == TEST).sum())
+    images = min(images, study.settings["interventions"]["images"] or images)
+    return images * found.speeds.passing * changed_passes(study, found.layers) / 60
 
 
 def _rate(seconds: float) -> float:

@@ -3,13 +3,16 @@
 Written from the tables of studies alone: `summary.csv` and `findings.csv`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from vitals.errors import VitalsError
+from vitals.provenance import canonical, short_digest
+from vitals.whole import whole_file
 
 SUMMARY, FINDINGS = "summary.csv", "findings.csv"
 # The same question asked of other estimators, by metric: if they order the models otherwise, what
@@ -56,6 +59,23 @@ def read(folder: Path) -> Tables:
         for table in tables
     ]
     return Tables(folder.name, *whole)
+
+
+def write(
+    study: Path, beside: Sequence[Path], output: Path, origin: Mapping[str, Any] | None = None
+) -> int:
+    """Write the page of the folder of a study; how many statements are on it.
+
+    beside: folders of other studies; origin: written into a JSON file beside the page.
+    """
+    tables = [read(folder) for folder in (study, *beside)]
+    with whole_file(output) as partial:
+        partial.write_text(page(tables[0], tables[1:]))
+    if origin is not None:
+        digests = {output.name: short_digest(output.read_bytes())}
+        with whole_file(output.with_suffix(".json")) as partial:
+            partial.write_text(canonical({**origin, "files": digests}) + "\n")
+    return tables[0].findings["statement"].nunique()
 
 
 def page(study: Tables, beside: Sequence[Tables] = ()) -> str:

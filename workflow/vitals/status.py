@@ -19,6 +19,7 @@ SAID_BY = {
     ".png": (".svg",),
     ".pdf": (".svg",),
     ".csv": (".svg", ".json"),
+    ".md": (".json",),
 }
 
 

@@ -51,7 +51,7 @@ class Study:
         self.models: dict[str, dict[str, Any]] = self.settings["models"]
         for name, model in self.models.items():
             _check_model(name, model)
-            _check_recipe(name, self._recipe(name))
+            _check_recipe(name, self.recipe(name))
         _check_streaming(self.settings["activations"])
         self._look = self._looked_up()
         self.folder = artifacts / self.name
@@ -199,7 +199,7 @@ class Study:
                 return {**named, **chosen, "listing": self._listed}
             case "train":
                 built = _built(self.models[name])
-                return {**built, "training": self._recipe(name), "images": self._listed}
+                return {**built, "training": self.recipe(name), "images": self._listed}
             case "load":
                 model = self.models[name]
                 return {
@@ -248,7 +248,7 @@ class Study:
             case "findings":
                 named = {"study": self.name, "models": list(self.models)}
                 return {**named, "paper_models": self.paper_models}
-            case "captions":
+            case "captions" | "replicate":
                 return {"study": self.name, "models": list(self.models)}
             case "page":
                 return {
@@ -259,7 +259,7 @@ class Study:
                 }
         raise ValueError(f"no stage {stage}")
 
-    def _recipe(self, model: str) -> dict[str, Any]:
+    def recipe(self, model: str) -> dict[str, Any]:
         """How a model is trained here: `training`, and what it overrides of it."""
         return {**self.settings["training"], **self.models[model]["training"]}
 

@@ -415,6 +415,26 @@ def test_of_many_models_neighbours_are_compared(by_model, stored):
     assert table[table["value"].notna()]["model"].unique().tolist() == pairs
 
 
+def test_accuracy_stands_in_every_row_of_a_model_and_in_none_of_a_pair():
+    accuracies = {"small": xr.Dataset({"top1": 0.5}), "deep": xr.Dataset()}  # no classifier
+    table = pd.DataFrame({"model": ["small", "deep", "small", "small - deep"]})
+    found = rows.with_accuracy(table, {m: {"accuracy": a} for m, a in accuracies.items()})
+    np.testing.assert_array_equal(found["top1"], [0.5, np.nan, 0.5, np.nan])
+
+
+def test_curves_of_many_models_say_which_feature_they_are_of(by_model):
+    figure, _ = draw("depth", {f"vit{i}": by_model["small"] for i in range(9)})
+    assert "Curves of cls alone, without bands: 9 models." in words(figure)
+
+
+def test_the_legend_of_interventions_names_the_changes_that_were_made(by_model):
+    result = by_model["small"]["interventions"].sel(kind=["cls_mean", "block_skipped", "exit"])
+    figure, _ = draw("interventions", {"small": {"interventions": result}})
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"by the mean; skipped", "exit"} <= named
+    assert not any("zero" in text or "to [CLS]" in text for text in named)
+
+
 def test_more_models_than_colours_still_differ():
     many = style.colors(map(str, range(14)), "colorblind")
     assert len(set(many.values())) == 14

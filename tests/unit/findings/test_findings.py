@@ -180,6 +180,15 @@ def test_models_without_cls_are_judged_by_their_mean_patch():
     assert table["quantity"].tolist() == ["accuracy_difference_relative, patch_mean"]
 
 
+def test_models_are_judged_by_their_own_classifiers_on_all_test_images():
+    few = row(planted.PAIR, "top1_difference", -0.2, metric="interventions")
+    every = row(planted.PAIR, "top1_difference", 0.1, metric="accuracy")
+    rows = [few, every, *difference("accuracy", -0.1)]
+    (number,) = of_the_one_planted(rows, "deeper_performs_worse").itertuples()
+    assert (number.quantity, number.verdict) == ("top1_difference", SUPPORTED)
+    assert number.value == pytest.approx(-0.1)
+
+
 def test_an_interval_that_is_not_there_decides_nothing():
     evidence = Evidence(planted.table(row("deep", "marginalization", -1.0, np.nan)), ["deep"])
     with pytest.raises(Missing, match="there is no interval"):

@@ -43,13 +43,20 @@ def draw(
             style.images(results, "interventions", "test"),
             "Compute: share of the operations of the whole model. Right: useful depth with its "
             "interval; ▶ the depth to choose, | all blocks.",
-            f"Curves of one feature, without bands: {len(colors)} models."
-            if len(colors) > MOST_BANDS
-            else "",
+            _thinned(table, len(colors)),
             style.INTERVALS,
             *rows.missing(table, (LOSS, COMPUTE, OWN, "useful_depth")),
         )
     return figure, table.reset_index(drop=True)
+
+
+def _thinned(table: pd.DataFrame, models: int) -> str:
+    """What the curves of many models leave out."""
+    losses = rows.select(table, variable=LOSS)
+    if models <= MOST_BANDS or losses.empty:
+        return ""
+    drawn = " or ".join(losses.groupby("model", sort=False)["feature"].first().unique())
+    return f"Curves of {drawn} alone, without bands: {models} models."
 
 
 def _draw_losses(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) -> None:
@@ -59,9 +66,9 @@ def _draw_losses(axes: Axes, table: pd.DataFrame, colors: Mapping[str, object]) 
         return
     style.zero_line(axes)
     for model, losses in found.groupby("model", sort=False):
-        features = (
-            losses["feature"].unique() if len(colors) <= MOST_BANDS else losses["feature"][:1]
-        )
+        features = losses["feature"].unique()
+        if len(colors) > MOST_BANDS:
+            features = features[:1]
         for feature in features:
             loss = rows.select(losses, feature=feature)
             curve = _over_compute(loss, rows.select(table, model=model, variable=COMPUTE))

@@ -1,6 +1,7 @@
 """What each change of the forward pass takes of the accuracy, over its strength or its place."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
 
 import pandas as pd
 import xarray as xr
@@ -20,11 +21,19 @@ PLACES = {
     "blocks": ("block_skipped", "exit"),
 }
 LINES = (style.SOLID, style.DASHED, style.DOTTED)
-LABELS = (
-    "by the mean; to [CLS]; skipped",
-    "by another image's; from [CLS]; exit",
-    "by zero; all attention off",
-)
+WORDS = {
+    "cls_mean": "by the mean",
+    "cls_other": "by another image's",
+    "cls_zero": "by zero",
+    "patch_mean": "by the mean",
+    "patch_other": "by another image's",
+    "patch_zero": "by zero",
+    "to_cls_cut": "to [CLS]",
+    "from_cls_cut": "from [CLS]",
+    "attention_off": "all attention off",
+    "block_skipped": "skipped",
+    "exit": "exit",
+}
 MARKERS = {"random_field": "X", "shuffled_rows": "D", "mean_only": "_"}
 CONTROL_LABELS = {
     "random_field": "random field for positions",
@@ -75,7 +84,12 @@ def draw(
 
 def _handles(table: pd.DataFrame) -> list[Artist]:
     drawn = set(rows.select(table, variable=CONTROL)["feature"])
-    lines = [style.line_handle(label, **line) for label, line in zip(LABELS, LINES, strict=True)]
+    made = set(rows.select(table, variable=PLACE)["feature"])
+    lines = []
+    for kinds, line in zip(zip_longest(*PLACES.values()), LINES, strict=True):
+        words = dict.fromkeys(WORDS[kind] for kind in kinds if kind in made)
+        if words:
+            lines.append(style.line_handle("; ".join(words), **line))
     points = [
         style.line_handle(CONTROL_LABELS[name], linestyle="", marker=marker)
         for name, marker in MARKERS.items()

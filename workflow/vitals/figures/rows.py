@@ -43,6 +43,17 @@ def drawn(results: Results, variables: Mapping[str, Sequence[str]]) -> pd.DataFr
     return pd.concat(frames, ignore_index=True)[COLUMNS]
 
 
+def with_accuracy(
+    table: pd.DataFrame, accuracies: Mapping[str, Mapping[str, xr.Dataset]]
+) -> pd.DataFrame:
+    """The table with the model's accuracy on the test split in each row, none for a pair.
+
+    accuracies: by model, its results, that of accuracy among them.
+    """
+    top1 = {model: summary.top1(found["accuracy"]) for model, found in accuracies.items()}
+    return table.assign(top1=table["model"].map(top1))
+
+
 def _variable(result: xr.Dataset | None, model: str, metric: str, name: str) -> pd.DataFrame:
     if result is None or name not in result:
         return extra(model, metric, name, note=_reason(result, metric, name))

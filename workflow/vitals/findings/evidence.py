@@ -111,17 +111,27 @@ class Evidence:
         return numbers
 
     def difference(
-        self, first: str, second: str, variable: str, features: Sequence[str] = MEASURED
+        self,
+        first: str,
+        second: str,
+        variable: str,
+        features: Sequence[str] = MEASURED,
+        metric: str = "",
     ) -> Number:
-        """The first model less the second, of a curve at its last tap."""
+        """The first model less the second, of a curve at its last tap.
+
+        metric: whose variable it is, where several have one of that name.
+        """
         if f"{first} - {second}" in set(self.table["model"]):
-            return self._difference(f"{first} - {second}", variable, features)
-        there = self._difference(f"{second} - {first}", variable, features)
+            return self._difference(f"{first} - {second}", variable, features, metric)
+        there = self._difference(f"{second} - {first}", variable, features, metric)
         turned = (-there.value, -there.high, -there.low)
         return replace(there, **dict(zip(("value", "low", "high"), turned, strict=True)))
 
-    def _difference(self, pair: str, variable: str, features: Sequence[str]) -> Number:
+    def _difference(self, pair: str, variable: str, features: Sequence[str], metric: str) -> Number:
         found = self._rows(pair, variable)
+        if metric:
+            found = found[found["metric"] == metric]
         if found["relative_depth"].notna().any():
             found = found[found["relative_depth"] == found["relative_depth"].max()]
         return self._one(found, variable, features)

@@ -33,7 +33,7 @@ ACCURACY, INFLOW, CONSENSUS, ISI, NC1 = (
     f"{name}_difference_relative"
     for name in ("accuracy", "cls_inflow", "consensus", "isi", "nc1_quotient")
 )
-CROSSING = "crossing_difference"
+CROSSING, TOP1 = "crossing_difference", "top1_difference"
 CERTAIN, REFUTED = 0.95, 0.05  # shares of resamples
 RESOLUTION = 0.0005  # of the scrambling index: smaller differences are no diffusion
 ABOUT = 2  # layers, of "about 10 layers"
@@ -43,10 +43,17 @@ LAST_DIGIT = 0.5  # of a whole number
 
 def deeper_performs_worse(evidence: Evidence) -> list[Finding]:
     def judge(deep: str, shallow: str) -> Finding:
-        accuracy = evidence.difference(deep, shallow, ACCURACY, PROBED)
-        return has_sign(f"{deep} - {shallow}", accuracy, -1)
+        return has_sign(f"{deep} - {shallow}", _performance(evidence, deep, shallow), -1)
 
     return _by_depth(evidence, judge)
+
+
+def _performance(evidence: Evidence, first: str, second: str) -> Number:
+    """How much better the first model is: by its own classifier, else by a probe."""
+    try:
+        return evidence.difference(first, second, TOP1, metric="accuracy")
+    except Missing:
+        return evidence.difference(first, second, ACCURACY, PROBED)
 
 
 def three_phases(evidence: Evidence) -> list[Finding]:
@@ -94,9 +101,9 @@ def consensus_rises(evidence: Evidence) -> list[Finding]:
 
 def better_is_less_central(evidence: Evidence) -> list[Finding]:
     def judge(deep: str, shallow: str) -> Finding:
-        accuracy = evidence.difference(deep, shallow, ACCURACY, PROBED)
-        better, worse = (deep, shallow) if accuracy.value > 0 else (shallow, deep)
-        accuracy = evidence.difference(better, worse, ACCURACY, PROBED)
+        ahead = _performance(evidence, deep, shallow).value > 0
+        better, worse = (deep, shallow) if ahead else (shallow, deep)
+        accuracy = _performance(evidence, better, worse)
         inflow = evidence.difference(better, worse, INFLOW)
         consensus = evidence.difference(better, worse, CONSENSUS)
         numbers, pair = (accuracy, inflow, consensus), f"{better} - {worse}"
@@ -125,7 +132,7 @@ def tradeoff_is_later(evidence: Evidence) -> list[Finding]:
 def extra_layers_diffuse(evidence: Evidence) -> list[Finding]:
     def judge(deep: str, shallow: str) -> Finding:
         isi = evidence.difference(deep, shallow, ISI)
-        accuracy = evidence.difference(deep, shallow, ACCURACY, PROBED)
+        accuracy = _performance(evidence, deep, shallow)
         return decided(
             f"{deep} - {shallow}",
             [isi, accuracy],
@@ -197,6 +204,7 @@ def _by_depth(evidence: Evidence, judge: Callable[[str, str], Finding]) -> list[
     return found or [Finding("", NOT_TESTABLE, reason="it needs two models of different depth")]
 
 
+PERFORMANCE = "top-1 accuracy (where there is no classifier, probe accuracy at the last tap)"
 DEPTH_OF_S_AND_B = (
     "The paper's S and B both have 12 blocks: from S to B the width changes, not the depth."
 )
@@ -205,8 +213,8 @@ STATEMENTS = (
         "deeper_performs_worse",
         "Deeper Vision Transformers often perform worse than shallower ones.",
         ABSTRACT,
-        "The deeper model's probe accuracy at the last tap less the shallower's: supported where "
-        "its interval is below zero, contradicted where it is above.",
+        f"The deeper model's {PERFORMANCE} less the shallower's: supported where its interval is "
+        "below zero, contradicted where it is above.",
         deeper_performs_worse,
         f"{DEPTH_OF_S_AND_B} And whether deeper is worse depends on the checkpoint: top-1 at 224 "
         "is B 81.07, L 79.66 in torchvision; S 81.4, B 84.5, L 85.9 in timm's augreg 21k→1k; "
@@ -242,8 +250,8 @@ STATEMENTS = (
         "better_is_less_central",
         "Better performance goes with a marginal [CLS] and with consensus among patches.",
         ABSTRACT,
-        "Of two models whose probe accuracies at the last tap differ, the better less the worse "
-        "at the last block: supported where attention to [CLS] is below zero and consensus above, "
+        f"Of two models that differ in {PERFORMANCE}, the better less the worse at the last "
+        "block: supported where attention to [CLS] is below zero and consensus above, "
         "contradicted where either is on the other side.",
         better_is_less_central,
     ),
@@ -259,8 +267,8 @@ STATEMENTS = (
         "extra_layers_diffuse",
         "Additional layers diffuse information rather than improve the task.",
         ABSTRACT,
-        "The deeper model less the shallower at the last tap: contradicted where the interval of "
-        "the scrambling index is below −0.0005 or that of the probe accuracy above zero; else "
+        "The deeper model less the shallower: contradicted where the interval of the scrambling "
+        f"index at the last tap is below −0.0005 or that of {PERFORMANCE} above zero; else "
         "supported where that of the index is above 0.0005, which is what it resolves.",
         extra_layers_diffuse,
     ),

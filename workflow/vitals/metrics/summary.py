@@ -78,7 +78,7 @@ def table(results: Mapping[tuple[str, str], xr.Dataset], *, study: str) -> pd.Da
     Returns the columns `COLUMNS`, in the order of the results.
     """
     frames = [
-        frame.assign(study=study, metric=metric, top1=_accuracy(results, model))
+        frame.assign(study=study, metric=metric, top1=top1(results.get((model, "accuracy"), {})))
         for (model, metric), result in results.items()
         for frame in _frames(model, result)
     ]
@@ -114,9 +114,8 @@ def differences(results: Mapping[str, xr.Dataset], *, study: str) -> pd.DataFram
     return rows.reset_index(drop=True)
 
 
-def _accuracy(results: Mapping[tuple[str, str], xr.Dataset], model: str) -> float:
-    """A model's accuracy on the test split, NaN where it is not known."""
-    accuracy = results.get((model, "accuracy"), {})
+def top1(accuracy: Mapping[str, xr.DataArray]) -> float:
+    """A model's accuracy on the test split, from that metric's result; NaN where it has none."""
     return float(accuracy["top1"]) if "top1" in accuracy else np.nan
 
 
