@@ -272,8 +272,8 @@ def main() -> None:
     said = (
         f"{ARCHITECTURE} at 224, {options.images} photographs in batches of {options.batch}, "
         f"float32 pass, float16 store, one torch thread, {options.cores} core(s), "
-        f"{options.rounds} rounds in random order; ratios to the bare pass of the same round, "
-        "median and quartiles.\n\n"
+        f"{options.rounds} rounds in random order; ratios to the mean of the bare pass before and "
+        "that after, median and quartiles.\n\n"
         f"{machine('torch', 'timm', 'zarr', 'numpy')}\n\n"
     )
     print(said + markdown(table))

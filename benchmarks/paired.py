@@ -1,7 +1,8 @@
 """Ratios of times from paired runs.
 
 The speed of a shared machine drifts by half within minutes. So every round runs all candidates
-once, in random order, and each is compared with the baseline of its own round.
+once, in random order, with the baseline before and after each, and each is compared with the mean
+of the two.
 """
 
 import platform
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -27,40 +29,44 @@ def ratios(
     leaves out waiting, for the disk or for a core that others use. Each candidate runs once before
     the rounds, so that nothing is measured cold; `forget` runs after each, unmeasured.
     """
-    order = random.Random(seed)
-    for run in candidates.values():
-        run()
+
+    def timed(name: str) -> np.ndarray:
+        took = _seconds(candidates[name])
         forget()
-    seconds, computed = [], []
+        return took
+
+    order = random.Random(seed)
+    for name in candidates:
+        timed(name)
+    others = [name for name in candidates if name != baseline]
+    rows = []
     for _ in range(rounds):
-        names = list(candidates)
-        order.shuffle(names)
-        measured = {}
-        for name in names:
-            measured[name] = _seconds(candidates[name])
-            forget()
-        seconds.append({name: took for name, (took, _) in measured.items()})
-        computed.append({name: took for name, (_, took) in measured.items()})
-    table, cpu = (pd.DataFrame(rows)[list(candidates)] for rows in (seconds, computed))
-    relative = table.div(table[baseline], axis=0)
-    low, middle, high = (relative.quantile(share) for share in (0.25, 0.5, 0.75))
-    cpu_ratio = cpu.div(cpu[baseline], axis=0).median()
+        order.shuffle(others)
+        before = timed(baseline)
+        for name in others:
+            found, after = timed(name), timed(baseline)
+            rows.append([name, found[0], *found / (before + after) * 2])
+            rows.append([baseline, after[0], 1.0, 1.0])
+            before = after
+    table = pd.DataFrame(rows, columns=["candidate", "seconds", "ratio", "cpu_ratio"])
+    of_each = table.groupby("candidate")
+    low, middle, high = (of_each["ratio"].quantile(share) for share in (0.25, 0.5, 0.75))
     return pd.DataFrame(
         {
-            "seconds": table.median(),
+            "seconds": of_each["seconds"].median(),
             "ratio": middle,
             "ratio_low": low,
             "ratio_high": high,
-            "cpu_ratio": cpu_ratio,
+            "cpu_ratio": of_each["cpu_ratio"].median(),
         }
-    ).rename_axis("candidate")
+    ).loc[list(candidates)]
 
 
-def _seconds(run: Callable[[], None]) -> tuple[float, float]:
+def _seconds(run: Callable[[], None]) -> np.ndarray:
     """What a run takes by the clock, and what it computes in that time."""
     start, cpu = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start, time.process_time() - cpu
+    return np.array([time.perf_counter() - start, time.process_time() - cpu])
 
 
 def machine(*packages: str) -> str:
