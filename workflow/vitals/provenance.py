@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,12 @@ def short_digest(data: bytes) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that compute numbers."""
-    return {package: metadata.version(package) for package in PACKAGES.values()}
+    return {package: _version(package) for package in PACKAGES.values()}
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -66,7 +71,7 @@ def code_parts(modules: Iterable[str]) -> dict[str, str]:
     return {
         **{name: _syntax_digest(name) for name in reached},
         # a build for another device ("+cpu") is the same release
-        **{name: metadata.version(name).split("+")[0] for name in sorted(packages)},
+        **{name: _version(name).split("+")[0] for name in sorted(packages)},
     }
 
 
@@ -96,7 +101,7 @@ def _source(name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-@lru_cache
+@cache
 def _tree(name: str) -> ast.Module:
     """The syntax of a module, without docstrings."""
     source = _source(name)
@@ -120,7 +125,7 @@ def _packages(name: str) -> set[str]:
     return {package for root, package in PACKAGES.items() if root in roots}
 
 
-@lru_cache
+@cache
 def _imported(name: str) -> tuple[str, ...]:
     """The names that a module imports, at its head or inside a function."""
     names: set[str] = set()
@@ -133,7 +138,7 @@ def _imported(name: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-@lru_cache
+@cache
 def _syntax_digest(name: str) -> str:
     return digest_of(ast.dump(_tree(name)).encode())[:12]
 
