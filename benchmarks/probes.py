@@ -110,8 +110,8 @@ def report() -> None:
     (HERE / "probes.md").write_text(f"""# What probes of one tap cost
 
 {CHANNELS} channels, one thread. `ratio`: of the time to that of scikit-learn's fit at C = 0.1, in
-the runs before and after: median and quartiles. "Six C": with the choice of C by five folds (or exact
-leave-one-out), then the fit. `accuracy`: of {TEST} test images. `MB`: the most memory that it
+the runs before and after: median and quartiles. "Six C": with the choice of C by five folds (or
+exact leave-one-out), then the fit. `accuracy`: of {TEST} test images. `MB`: the most memory that it
 took, beside that of the features. The batched solver is for an accelerator; here it runs on the
 CPU.
 
