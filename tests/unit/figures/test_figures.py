@@ -422,6 +422,15 @@ def test_accuracy_stands_in_every_row_of_a_model_and_in_none_of_a_pair():
     np.testing.assert_array_equal(found["top1"], [0.5, np.nan, 0.5, np.nan])
 
 
+@pytest.mark.parametrize("name", ["sweep", "correlations"])
+def test_too_few_models_for_a_sweep_are_said_once(name):
+    absent = xr.Dataset()
+    mark_absent(absent, "sweep", "a sweep needs 4 models, found 3")
+    figure, table = draw(name, {"sweep": absent})
+    assert words(figure) == "a sweep needs 4 models, found 3" and not visible(figure)
+    assert table["value"].isna().all()
+
+
 def test_curves_of_many_models_say_which_feature_they_are_of(by_model):
     figure, _ = draw("depth", {f"vit{i}": by_model["small"] for i in range(9)})
     assert "Curves of cls alone, without bands: 9 models." in words(figure)

@@ -31,6 +31,9 @@ def draw(
     """
     result = results["sweep"]
     table = rows.drawn({"": results}, {"sweep": (MATRIX, OWN, PARTIAL)})
+    if reason := absences(result).get("sweep"):
+        with style.theme(scale):
+            return style.noted(reason), table
     with style.theme(scale):
         style.colors([], palette)
         figure = style.page(2 * style.ROW)

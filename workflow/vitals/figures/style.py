@@ -256,6 +256,13 @@ def note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, wrapped, style="italic", color="0.35", in_layout=False, **place)
 
 
+def noted(text: str) -> Figure:
+    """Words in place of a whole figure."""
+    figure = page(ROW)
+    note(figure.subplots(), text)
+    return figure
+
+
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """The one legend of a figure, above its panels; none without handles."""
     if not handles:

@@ -28,6 +28,9 @@ def draw(
     """
     result = results["sweep"]
     table = rows.drawn({"": results}, {"sweep": (ACCURACY, STEPS, LENGTH)})
+    if reason := absences(result).get("sweep"):
+        with style.theme(scale):
+            return style.noted(reason), table
     factor = str(result.attrs.get("factor", "level"))
     quantities = result["quantity"].values.tolist() if "quantity" in result.coords else []
     with style.theme(scale):
