@@ -57,7 +57,5 @@ class Extrapolation:
 
     def keep(self, alternations: Tensor) -> None:
         """Go on with some of them: a mask."""
-        if alternations.all():
-            return
         for kept in (self.reached, self.steps, self.known):
             kept[:] = [values[alternations] for values in kept]

@@ -44,7 +44,6 @@ class Fit:
     objective: Tensor  # (P,), as a share of the energy of Z
     sweeps: np.ndarray  # (P,)
     converged: np.ndarray  # (P,)
-    winner: int | None = None  # of the race of two starts, where there was one
 
 
 def fit(
@@ -58,7 +57,6 @@ def fit(
     stalled: int = STALLED,
     race: int = RACE_SWEEPS,
     start: Tensor | None = None,
-    winner: int | None = None,
     support: Tensor | None = None,
 ) -> Fit:
     """The best of the family for each penalty, by alternating least squares over all its parts.
@@ -70,23 +68,19 @@ def fit(
 
     race: sweeps of the race; more find the lower of two minima more often.
 
-    start (R, N, M): a mixing that all start from, without a race; winner: which of the two starts
-    won the race on sums much like these, and is not raced again;
+    start (R, N, M): a mixing that all start from, without a race;
     support (N, M): the places that each token may be rebuilt from; all of them where None.
     """
     penalties = torch.as_tensor(penalties, dtype=torch.float64)
     problem = Problem(moments, support)
     if start is None:
         middle = penalties[[len(penalties) // 2]]
-        starts = _starts(problem, middle, rank, seed)
-        if winner is None:
-            racers = Descent(problem, middle.repeat(2), starts, stalled)
-            racers.run(min(race, sweeps), tolerance)
-            starts, winner = racers.mixing, int(racers.objective.argmin())
-        start = starts[winner]
+        racers = Descent(problem, middle.repeat(2), _starts(problem, middle, rank, seed), stalled)
+        racers.run(min(race, sweeps), tolerance)
+        start = racers.mixing[int(racers.objective.argmin())]
     best = Descent(problem, penalties, start.repeat(len(penalties), 1, 1, 1), stalled)
     best.run(sweeps, tolerance)
-    return Fit(best.maps, best.mixing, best.objective, best.sweeps, best.converged, winner)
+    return Fit(best.maps, best.mixing, best.objective, best.sweeps, best.converged)
 
 
 def _starts(problem: "Problem", penalty: Tensor, rank: int, seed: int) -> Tensor:
@@ -290,12 +284,10 @@ def cross_validate(
     """
     settings = {**settings, "tolerance": RANKING * tolerance, "stalled": 1}
     same, diagonal = np.zeros(len(kinds)), whole.same_token()
-    winner: int | None = None  # each part leaves nearly the same sums: one race tells for all
     for part in parts:
         rest = diagonal - part.same_token()
         for index, scaled in enumerate(kinds):
-            fitted = fit_same_token(rest, scaled, winner=winner, **settings)
-            winner = fitted.winner if scaled else winner
+            fitted = fit_same_token(rest, scaled, **settings)
             same[index] += part.squared_error(fitted.maps, fitted.mixing).item()
     errors = _held_out_together if whole.together else _held_out_in_turn
     everything, starts = errors(whole, parts, penalties, settings)
@@ -311,10 +303,9 @@ def _held_out_together(
     whole: Moments, parts: Sequence[Moments], penalties: Sequence[float], settings: dict
 ) -> tuple[np.ndarray, Sequence[Tensor]]:
     """The error of each penalty on parts left out, all side by side, and a mixing of its."""
-    errors, winner = np.zeros(len(penalties)), None
+    errors = np.zeros(len(penalties))
     for part in parts:
-        fitted = fit(whole - part, penalties, winner=winner, **settings)
-        winner = fitted.winner
+        fitted = fit(whole - part, penalties, **settings)
         errors += part.squared_error(fitted.maps, fitted.mixing).cpu().numpy()
     return errors, fitted.mixing
 
