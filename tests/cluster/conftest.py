@@ -29,6 +29,14 @@ def local(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def measured(tmp_path_factory):
+    """The same without figures and what is told of them: empty files stand for those."""
+    folder = tmp_path_factory.mktemp("measured")
+    make(folder, study())
+    return Cluster(folder)
+
+
+@pytest.fixture(scope="session")
 def finished(slurm, tmp_path_factory):
     """The small study, through SLURM from nothing to its last figure."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))

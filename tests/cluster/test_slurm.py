@@ -59,9 +59,9 @@ def test_each_shard_is_a_job_and_short_metrics_are_one_and_so_are_the_figures(fi
     assert len({*jobs.values()}) == 12
 
 
-def without_the_shards_of_a_model(local, folder):
+def without_the_shards_of_a_model(measured, folder):
     """The study as it was made here, in another place, where its model is to be extracted again."""
-    cluster = Cluster(shutil.copytree(local.folder, folder / "again"))
+    cluster = Cluster(shutil.copytree(measured.folder, folder / "again"))
     shutil.rmtree(activations(cluster))
     return cluster
 
@@ -81,32 +81,32 @@ def times(cluster):
     }
 
 
-def assert_as_if_nothing_had_happened(cluster, local):
-    assert cluster.contents() == local.contents()
+def assert_as_if_nothing_had_happened(cluster, measured):
+    assert cluster.contents() == measured.contents()
 
 
-def test_a_cancelled_extraction_is_run_again_and_no_other_is(slurm, local, tmp_path):
-    cluster = without_the_shards_of_a_model(local, tmp_path)
+def test_a_cancelled_extraction_is_run_again_and_no_other_is(slurm, measured, tmp_path):
+    cluster = without_the_shards_of_a_model(measured, tmp_path)
     others = times(cluster)
     run = cluster.start("activations", SIMILARITY, stop=WRITING)
     cluster.wait_until(lambda: is_stopped(cluster.mark), run)
     (caught,) = cluster.ran()
     subprocess.run(["scancel", caught.job], check=True)
     cluster.finish(run)
-    *extracted, measured = cluster.ran()
+    *extracted, last = cluster.ran()
     outputs = [ran.output for ran in extracted]
     assert len(outputs) == 3
     assert outputs.count(caught.output) == 2
     assert {ran.gpu for ran in extracted} == {"0"}
-    assert (measured.output, measured.gpu) == (SIMILARITY, "")
+    assert (last.output, last.gpu) == (SIMILARITY, "")
     assert times(cluster) == others
-    assert_as_if_nothing_had_happened(cluster, local)
+    assert_as_if_nothing_had_happened(cluster, measured)
 
 
 def test_a_controller_that_was_killed_loses_nothing_and_writes_nothing_twice(
-    slurm, local, tmp_path
+    slurm, measured, tmp_path
 ):
-    cluster = without_the_shards_of_a_model(local, tmp_path)
+    cluster = without_the_shards_of_a_model(measured, tmp_path)
     others = times(cluster)
     run = cluster.start("activations", stop=WRITING)
     cluster.wait_until(lambda: is_stopped(cluster.mark), run)
@@ -119,7 +119,7 @@ def test_a_controller_that_was_killed_loses_nothing_and_writes_nothing_twice(
     outputs = [ran.output for ran in cluster.ran()]
     assert len(outputs) == len(set(outputs)) == 2
     assert times(cluster) == others
-    assert_as_if_nothing_had_happened(cluster, local)
+    assert_as_if_nothing_had_happened(cluster, measured)
 
 
 def test_memory_and_time_are_asked_for_by_the_size_of_the_study(finished):
