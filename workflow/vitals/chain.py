@@ -63,8 +63,7 @@ def chain(study: Study) -> Iterator[Step]:
             for metric in figure.metrics
             for path in ([compared[metric]] if figure.compared else metrics[metric])
         ]
-        accuracy = [path for path in metrics[CHECK] if path not in read]
-        yield _step("figure", figure.name, None, tuple(outputs), [*read, *accuracy])
+        yield _step("figure", figure.name, None, tuple(outputs), [*read, *metrics[CHECK]])
     if "depth" in metrics:
         depths = (study.folder / "depth.json", study.folder / "depth.csv")
         yield _step("depths", None, None, depths, metrics["depth"])
