@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from vitals.errors import VitalsError
-from vitals.provenance import canonical, short_digest
+from vitals.metrics.table_files import write_origin
 from vitals.whole import whole_file
 
 SUMMARY, FINDINGS = "summary.csv", "findings.csv"
@@ -72,9 +72,7 @@ def write(
     with whole_file(output) as partial:
         partial.write_text(page(tables[0], tables[1:]))
     if origin is not None:
-        digests = {output.name: short_digest(output.read_bytes())}
-        with whole_file(output.with_suffix(".json")) as partial:
-            partial.write_text(canonical({**origin, "files": digests}) + "\n")
+        write_origin(output.with_suffix(".json"), [output], origin)
     return tables[0].findings["statement"].nunique()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from vitals.captions import sentences
 from vitals.captions.numbers import Told
 from vitals.findings.files import read
-from vitals.provenance import canonical, short_digest
+from vitals.metrics.table_files import write_origin
 from vitals.whole import whole_file
 
 
@@ -30,14 +30,11 @@ def write(
     told = Told(read(summary))
     captions = {name: sentences.of_figure(name, told, models) for name in figures}
     captions["study"] = sentences.of_study(study, _verdicts(read(findings)))
-    digests = {}
-    for name, text in captions.items():
-        path = output.with_name(f"{name}.rst")
+    texts = {output.with_name(f"{name}.rst"): text for name, text in captions.items()}
+    for path, text in texts.items():
         with whole_file(path) as partial:
             partial.write_text(text)
-        digests[path.name] = short_digest(path.read_bytes())
-    with whole_file(output) as partial:
-        partial.write_text(canonical({**origin, "files": digests}) + "\n")
+    write_origin(output, texts, origin)
     return len(captions)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from vitals.findings.table import table
-from vitals.provenance import canonical, short_digest
-from vitals.whole import whole_file
+from vitals.metrics import table_files
 
 NUMBERS = ("depth", "relative_depth", "value", "low", "high")
 
@@ -22,11 +21,7 @@ def write(
     kind.
     """
     found = table(read(summary), **settings)
-    with whole_file(output) as partial:
-        found.to_csv(partial, index=False)
-    digests = {output.name: short_digest(output.read_bytes())}
-    with whole_file(output.with_suffix(".json")) as partial:
-        partial.write_text(canonical({**origin, "files": digests}) + "\n")
+    table_files.write({output: found}, origin)
     return found.drop_duplicates(["statement", "subject"])["verdict"].value_counts().to_dict()
 
 

@@ -1,6 +1,6 @@
-"""Tables as files, which know what they were made from."""
+"""Tables and texts as files, which know what they were made from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ def write(tables: Mapping[Path, pd.DataFrame], provenance: Mapping[str, Any]) ->
     for place, table in tables.items():
         with whole_file(place) as partial:
             table.to_csv(partial, index=False)
-    digests = {place.name: short_digest(place.read_bytes()) for place in tables}
-    with whole_file(next(iter(tables)).with_suffix(".json")) as partial:
+    write_origin(next(iter(tables)).with_suffix(".json"), list(tables), provenance)
+
+
+def write_origin(place: Path, made: Iterable[Path], provenance: Mapping[str, Any]) -> None:
+    """Write what files were made from, with a digest of each, as JSON."""
+    digests = {path.name: short_digest(path.read_bytes()) for path in made}
+    with whole_file(place) as partial:
         partial.write_text(canonical({**provenance, "files": digests}) + "\n")
