@@ -1,6 +1,7 @@
 """What a result says that it was made from, in every kind of file, and what tells files apart."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,16 @@ def test_weights_are_known_by_the_digest_in_their_header(tmp_path):
     assert not origin.is_same(weights, own)
     weights.write_bytes(b"no safetensors at all")
     assert origin.identity(weights) != own
+
+
+def test_a_file_written_twice_at_one_time_is_read_twice(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"before")
+    now = file.stat().st_mtime_ns
+    before = origin.identity(file)
+    file.write_bytes(b"after!")
+    os.utime(file, ns=(now, now))  # as a file system whose clock ticks slowly would say it
+    assert origin.identity(file) != before
 
 
 def test_a_large_file_is_read_again_only_where_its_time_is_another(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from vitals import stamps
 from vitals.errors import VitalsError
 from vitals.provenance import canonical, short_digest
 
@@ -60,7 +61,8 @@ def identity(path: Path) -> str:
     of what describes the model, of any other file the digest of its bytes.
     """
     found = path.stat()
-    return _identity(path, found.st_size, found.st_mtime_ns)
+    find = _identity if stamps.is_settled(found) else _identity.__wrapped__  # which remembers none
+    return find(path, found.st_size, found.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

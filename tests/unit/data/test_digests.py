@@ -1,6 +1,8 @@
 """Contents are digested once for each stamp."""
 
+import hashlib
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -65,3 +67,24 @@ def test_a_torn_record_is_made_anew(record, content):
 def test_a_record_that_cannot_be_written_is_done_without(tmp_path):
     record = tmp_path / "nowhere" / ".images.stamps"
     assert digests.remembered(Counted(), rows("a"), record) == [digest_of(b"a")]
+
+
+def test_a_file_is_read_once_for_each_time_but_not_while_it_may_be_written(record, tmp_path):
+    file, day = tmp_path / "last.pth", 86400
+    file.write_bytes(b"before")
+    now = file.stat().st_mtime
+
+    def found():
+        return digests.of_file(file, record)
+
+    assert found() == hashlib.sha256(b"before").hexdigest()
+    file.write_bytes(b"after!")
+    os.utime(file, (now, now))
+    assert found() == hashlib.sha256(b"after!").hexdigest()
+    assert not record.exists()
+    os.utime(file, (now - day, now - day))
+    found()
+    assert list(json.loads(record.read_text()).values()) == [found()]
+    file.write_bytes(b"unread")
+    os.utime(file, (now - day, now - day))
+    assert found() == hashlib.sha256(b"after!").hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vitals import stamps
 from vitals.data.source import ImageSource
 from vitals.progress import announce, progress
 from vitals.provenance import digest_of
@@ -56,6 +57,8 @@ def of_file(path: Path, record: Path) -> str:
     """The digest of a file, which is read once for each size and time of its last change."""
     found = path.stat()
     key = f"{path}\n{found.st_size}-{found.st_mtime_ns}"
+    if not stamps.is_settled(found):
+        return _of_bytes(path)
     known = _recorded(record)
     if key not in known:
         known[key] = _of_stamped(path, key)
@@ -65,6 +68,10 @@ def of_file(path: Path, record: Path) -> str:
 
 @lru_cache
 def _of_stamped(path: Path, stamp: str) -> str:
+    return _of_bytes(path)
+
+
+def _of_bytes(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
