@@ -47,6 +47,7 @@ WITHOUT_INTERVAL = {
         "error_all": "a sum of one image, of which r2_all is made",
         "total": "a sum of one image, of which both are made",
         "isi_standard_error": "is the uncertainty of isi",
+        "test_images_needed": "follows from the uncertainty of isi",
         "penalty": "a choice of the fit",
         "noise_scale": "a choice of the null",
     },

@@ -49,10 +49,12 @@ def test_the_noise_is_isotropic_and_its_scale_known_for_independent_tokens():
     assert result["noise_scale"] == pytest.approx(np.sqrt(1 / r2_self - 1), rel=0.02)
 
 
-def test_a_tap_that_keeps_everything_has_a_null_without_noise():
-    tokens = gaussian(200)
-    result = null_of(tokens)
-    assert result["noise_scale"] == pytest.approx(0, abs=1e-3)
+@pytest.mark.parametrize("images", [20, 200])
+def test_a_tap_that_keeps_everything_has_a_null_without_noise(images):
+    result = null_of(gaussian(images)).isel(layer=0)
+    assert result["noise_scale"] == 0
+    null = result.sel(null="noise_matched")
+    assert [float(null[name]) for name in ("r2_self", "r2_all", "isi")] == [1, 1, 0]
     assert result["isi_excess"] == pytest.approx(0, abs=1e-9)
 
 

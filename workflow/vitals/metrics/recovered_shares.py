@@ -137,7 +137,7 @@ def add_precision(result: xr.Dataset, target: float) -> None:
     result["isi_standard_error"] = described(
         deviation / np.sqrt(images), "standard error of the Information Scrambling Index", "1"
     )
-    needed = np.ceil(np.square(deviation / target)).astype(np.int64)
+    needed = np.ceil(np.square(deviation / target))
     result["test_images_needed"] = described(
         needed, f"test images for a standard error of {target:g} in isi", "count"
     ).assign_attrs(target_standard_error=target)

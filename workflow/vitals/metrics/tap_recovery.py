@@ -129,9 +129,10 @@ class Recovery:
         scale = self.null.matching_scale(
             r2_self, kind, self.total[0].sum(), **self.settings.descent
         )
-        if np.isinf(scale):  # noise alone: the mean is all that either arm can give
-            near = np.repeat(self.total[None], len(self.supports), axis=0)
-            return Scores(self.total, self.total, kind, np.inf, 0, True, near, scale)
+        if scale in (0, np.inf):  # the embedding itself, or noise alone, of which the mean is left
+            error = self.total if scale else np.zeros_like(self.total)
+            near = np.repeat(error[None], len(self.supports), axis=0)
+            return Scores(error, error, kind, np.inf, 0, True, near, scale)
         return self._scores(self.null.pairs(scale), (kind,), scale)
 
     def _scores(

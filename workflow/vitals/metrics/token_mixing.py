@@ -136,7 +136,9 @@ class Descent:
             self._ahead.forget(worse)
         idle = (self.objective[active] - reached < tolerance).cpu().numpy()
         self.idle[active] = np.where(idle, self.idle[active] + 1, 0)
-        self._ahead.keep(torch.from_numpy(~self.converged[active]))
+        running = ~self.converged[active]
+        if not running.all():
+            self._ahead.keep(torch.from_numpy(running))
         self.mixing[active], self.maps[active], self.objective[active] = mixing, maps, reached
         self.sweeps[active] += 1
 

@@ -1,9 +1,9 @@
 """Pairs (x, z) of patch tokens, block by block of images: a tap, or noise, against the embedding.
 
-A tap is read twice, in the order of its images: for its means and its spread over the fit split,
-and to be kept centred per position, in a basis in which the fit is well-conditioned. Every family
-of linear maps is blind to the basis. Blocks are (token, image, channel), so that mixing tokens and
-mapping channels are each one matrix product.
+A tap is gone through twice, in the order of its images: for its means and its spread over the fit
+split, and to be kept centred per position, in a basis in which the fit is well-conditioned. Every
+family of linear maps is blind to the basis. Blocks are (token, image, channel), so that mixing
+tokens and mapping channels are each one matrix product.
 
 What is kept is in memory up to `MEMORY_BYTES` a tap, and beyond that in a scratch file that the
 system pages in and out.
@@ -23,6 +23,7 @@ from vitals.errors import VitalsError
 
 BLOCK_NUMBERS = 2**23  # of a block of inputs: 64 MB in float64
 MEMORY_BYTES = 2**31
+READ_AT_ONCE = 2**28  # bytes of a tap as it is stored, up to which it is read once
 # Directions of channels with less than this share of the largest variance are linear in others.
 COLLINEAR = 1e-10
 
@@ -31,7 +32,8 @@ class TapTokens:
     """The patch tokens of one tap, then those that are context alone."""
 
     def __init__(self, tokens: xr.DataArray):
-        self.array = tokens.transpose("image", "token", "channel")
+        array = tokens.transpose("image", "token", "channel")
+        self.array = array.compute() if array.nbytes <= READ_AT_ONCE else array
         self.places, self.channels = self.array.shape[1:]
 
     def read(self, images: np.ndarray) -> np.ndarray:
