@@ -255,21 +255,19 @@ def repeated(batch: int) -> pd.DataFrame:
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=128, help="at most, of 224 that there are")
+    parser.add_argument("--images", type=int, default=224, help="at most, of 224 that there are")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--cores", type=int, default=1, help="cores that the process may use")
-    parser.add_argument("--ours", action="store_true", help="ViTals alone, with more images")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), options.images, options.batch)
-        candidates = ours(work) | ({} if options.ours else theirs(work))
         images = len(work.pixels)
-        found = ratios(candidates, BARE, options.rounds, work.forget)
+        found = ratios(ours(work) | theirs(work), BARE, options.rounds, work.forget)
     found["ms_per_image"] = 1e3 * found.pop("seconds") / images
-    table = found if options.ours else pd.concat([found, repeated(options.batch)])
+    table = pd.concat([found, repeated(options.batch)])
     said = (
         f"{ARCHITECTURE} at 224, {images} photographs in batches of {options.batch}, "
         f"float32 pass, float16 store, one torch thread, {options.cores} core(s), "
@@ -279,9 +277,8 @@ def main() -> None:
     )
     print(said + markdown(table))
     cores = "" if options.cores == 1 else f"_{options.cores}_cores"
-    name = f"extraction{'_ours' if options.ours else ''}{cores}"
-    table.to_csv(HERE / f"{name}.csv")
-    (HERE / f"{name}.md").write_text(said + markdown(table))
+    table.to_csv(HERE / f"extraction{cores}.csv")
+    (HERE / f"extraction{cores}.md").write_text(said + markdown(table))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What the subcommands of `vitals` do; which there are says `vitals.cli`."""
