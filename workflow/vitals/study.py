@@ -1,32 +1,26 @@
-"""A study's settings: checked against the schema, completed, and cut into what each stage reads."""
+"""A study: its models, shards, metrics and figures, and what each stage reads of its settings."""
 
-import math
 import shlex
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pandas as pd
-import yaml
 
-from vitals import catalogue
+from vitals import catalogue, study_file
 from vitals.catalogue import METRICS
 from vitals.data import datasets, digests, images
-from vitals.errors import VitalsError, unknown
+from vitals.errors import VitalsError
 from vitals.figures import style_file
-from vitals.models import classes, registry
-from vitals.models.registry import PRETRAINED, TRAINED, check_architecture, check_options
+from vitals.models.registry import PRETRAINED, TRAINED
 from vitals.page import template
 from vitals.provenance import canonical, code_digest, digest_of
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "study.yaml"
 # What is the machine's: where the data lies and how the work is done change no result.
 MACHINE = ("path", "keep_decoded", "skip_unreadable", "batch")
-STREAM = "stream"
 VARIANTS = ("patch_shuffled", "attention_off")
 VARIED = {"attention": False, "gallery_images": 0}  # what is kept of a variant otherwise
 # What of the activations decides what a metric sees inside a pass.
@@ -46,22 +40,22 @@ class Study:
         schema: Path = SCHEMA,
         artifacts: Path = Path("artifacts"),
     ) -> None:
-        self.settings = _completed(settings, yaml.safe_load(schema.read_text()))
+        self.settings = study_file.completed(settings, schema)
         self.name: str = self.settings["study"]
         self.models: dict[str, dict[str, Any]] = self.settings["models"]
         for name, model in self.models.items():
-            _check_model(name, model)
-            _check_recipe(name, self.recipe(name))
-        _check_streaming(self.settings["activations"])
+            study_file.check_model(name, model)
+            study_file.check_recipe(name, self.recipe(name))
+        study_file.check_streaming(self.settings["activations"])
         self._look = self._looked_up()
         self.folder = artifacts / self.name
         frozen = self.folder / "images.parquet"
         previous = frozen if frozen.is_file() else None
         self.listing = images.listed(self.settings["images"], previous)
-        _check_folds(self.settings, self.listing)
+        study_file.check_folds(self.settings, self.listing)
         self._frozen = None if previous is None else images.read(previous)
         for name, model in self.models.items():
-            _check_classes(name, model, self.listing.attrs["classes"])
+            study_file.check_classes(name, model, self.listing.attrs["classes"])
         self._codes: dict[tuple[str, ...], str] = {}
         # the jobs of every model ask for the same
         self._read_by_shard = cache(self._read_by_shard)
@@ -165,7 +159,7 @@ class Study:
     @property
     def streamed(self) -> list[str]:
         """The metrics that are computed inside passes of their own, and not from stored tokens."""
-        streams = self.settings["activations"]["tokens"] == STREAM
+        streams = self.settings["activations"]["tokens"] == study_file.STREAM
         return [metric.name for metric in METRICS.values() if streams and metric.reducer]
 
     @property
@@ -205,7 +199,7 @@ class Study:
                 return {
                     **_built(model),
                     "weights": self._weights_read(name),
-                    "classes": _class_names(model["classes"]),
+                    "classes": study_file.class_names(model["classes"]),
                     "dataset": digest_of(canonical(self.listing.attrs).encode()),
                 }
             case "extract":
@@ -366,144 +360,5 @@ def _without(settings: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, An
     return {key: value for key, value in settings.items() if key not in keys}
 
 
-def _check_streaming(activations: Mapping[str, Any]) -> None:
-    if activations["tokens"] == STREAM and activations["token_images"] is None:
-        raise VitalsError(
-            "activations.tokens = 'stream' needs activations.token_images: of how many images of "
-            "each split tokens are kept, for the metrics that read them several times (say 512)"
-        )
-
-
-def _check_folds(settings: Mapping[str, Any], listing: pd.DataFrame) -> None:
-    """Raise VitalsError where the fit images listed cannot be dealt into the folds asked for."""
-    kept = settings["activations"]["token_images"]
-    listed = int((listing["split"] == images.FIT).sum())
-    found = listed if kept is None else min(kept, listed)
-    folds = settings["metrics"]["scrambling"]["folds"]
-    if found < 2 * folds:
-        allowed = f"2 to {found // 2} folds, or " if found >= 4 else ""
-        raise VitalsError(
-            f"metrics.scrambling.folds = {folds} needs tokens of at least {2 * folds} fit images, "
-            f"found {found}: expected {allowed}more images (images.limit, images.test_share, "
-            "activations.token_images)"
-        )
-
-
-def _check_recipe(model: str, recipe: Mapping[str, Any]) -> None:
-    if recipe["stop_after"] is not None and recipe["stop_after"] > recipe["epochs"]:
-        raise VitalsError(
-            f"models.{model}: training.stop_after = {recipe['stop_after']}: expected at most its "
-            f"training.epochs = {recipe['epochs']}"
-        )
-
-
-def _class_names(file: str | None) -> list[str] | None:
-    """The names in a file, one a line."""
-    return None if file is None else Path(file).read_text().splitlines()
-
-
 def _built(model: Mapping[str, Any]) -> dict[str, Any]:
     return {"architecture": model["architecture"], "options": model["options"]}
-
-
-def _check_model(name: str, model: Mapping[str, Any]) -> None:
-    try:
-        check_architecture(model["architecture"], model["weights"])
-    except VitalsError as error:
-        raise VitalsError(f"models.{name}.architecture: {error}") from None
-    try:
-        check_options(model["options"], model["weights"])
-    except VitalsError as error:
-        raise VitalsError(f"models.{name}.{error}") from None
-    if model["classes"] is not None and not Path(model["classes"]).is_file():
-        raise VitalsError(
-            f"models.{name}.classes = '{model['classes']}': expected a text file, one class a line"
-        )
-    options, weights = model["options"], model["weights"]
-    for whole, part in (("embed_dim", "num_heads"), ("img_size", "patch_size")):
-        if options.get(whole, 0) % options.get(part, 1):
-            raise VitalsError(
-                f"models.{name}.options: {whole} = {options[whole]} is not a multiple of "
-                f"{part} = {options[part]}"
-            )
-    if weights not in (TRAINED, PRETRAINED) and not Path(weights).is_file():
-        raise VitalsError(
-            f"models.{name}.weights = '{weights}': expected '{TRAINED}', '{PRETRAINED}' or "
-            "the path of a file"
-        )
-
-
-def _check_classes(name: str, model: Mapping[str, Any], of_images: Sequence[str]) -> None:
-    """VitalsError where a classifier is known to lack a class of the images, before it is loaded.
-
-    What a file's rows are is known once it is read.
-    """
-    if model["weights"] == TRAINED or model["options"].get("num_classes") == 0:
-        return
-    known = None
-    if model["classes"] is not None:
-        known = classes.named(_class_names(model["classes"]))
-    elif model["weights"] == PRETRAINED:
-        rows = registry.rows(model["architecture"])
-        known = None if rows is None else classes.imagenet(rows)
-        if rows and known is None:
-            raise VitalsError(
-                f"models.{name}: nothing says which class each of the {rows} rows of "
-                f"{model['architecture']} is: give `classes`, a file with the name of each, or "
-                "leave them out by the option num_classes: 0"
-            )
-    if known is not None:
-        try:
-            classes.rows(of_images, known)
-        except VitalsError as error:
-            raise VitalsError(f"models.{name}: {error}") from None
-
-
-def _completed(settings: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the settings with every default filled in, checked against the schema."""
-    settings = deepcopy(dict(settings))
-    validator = _with_defaults(jsonschema.Draft202012Validator)(schema)
-    errors = sorted(validator.iter_errors(settings), key=lambda error: list(map(str, error.path)))
-    if errors:
-        raise _readable(errors[0])
-    return settings
-
-
-def _with_defaults(validator: Any) -> Any:
-    """jsonschema's own recipe: a validator that puts defaults in before it looks at a property."""
-    check = validator.VALIDATORS["properties"]
-
-    def fill(self: Any, properties: Any, instance: Any, schema: Any) -> Any:
-        if isinstance(instance, dict):
-            for key, property_schema in properties.items():
-                if "default" in property_schema:
-                    instance.setdefault(key, deepcopy(property_schema["default"]))
-        yield from check(self, properties, instance, schema)
-
-    # JSON Schema takes 30.0 as an integer, and YAML's .inf and .nan are numbers to it
-    types = validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: (
-                isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-            ),
-        }
-    )
-    return jsonschema.validators.extend(validator, {"properties": fill}, type_checker=types)
-
-
-def _readable(error: jsonschema.ValidationError) -> VitalsError:
-    key = ".".join(map(str, error.path))
-    if error.validator == "additionalProperties":
-        known = error.schema["properties"]
-        key = f"key in {key}" if key else "key"
-        return unknown(key, str(next(k for k in error.instance if k not in known)), known)
-    if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        return VitalsError(f"{key or 'the study'} lacks '{missing}'")
-    if error.validator == "enum":
-        return unknown(f"value of {key}:", str(error.instance), map(str, error.validator_value))
-    allowed = error.schema.get("description", "")
-    return VitalsError(f"{key} = {error.instance!r}: {error.message} ({allowed})")
