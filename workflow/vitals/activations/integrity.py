@@ -7,7 +7,7 @@ So a digest costs four bytes a chunk, and verifying recomputes each checksum fro
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,7 +32,10 @@ def recorded(shard: Path, attribute: str) -> dict[str, Any]:
 
     Raises VitalsError for a folder that is not a whole shard.
     """
-    attributes = root_attributes(shard)
+    return _recorded(shard, root_attributes(shard), attribute)
+
+
+def _recorded(shard: Path, attributes: dict[str, Any], attribute: str) -> dict[str, Any]:
     if attribute not in attributes:
         raise VitalsError(f"{shard} is not a shard of ViTals: its root has no {attribute}")
     return attributes[attribute]
@@ -43,17 +46,19 @@ def root_attributes(shard: Path) -> dict[str, Any]:
     file = shard / ROOT_FILE
     if not file.is_file():
         raise VitalsError(f"{shard} is not a whole shard: it has no {ROOT_FILE}")
-    return _json(file).get("attributes", {})
+    return _json(file, file.read_bytes()).get("attributes", {})
 
 
 def digests(shard: Path, attributes: dict[str, Any]) -> dict[str, str]:
     """What the root records of a shard's other files, by their path, and of its attributes."""
     found = {ATTRIBUTES: attributes_digest(attributes)}
     for file in sorted(shard.glob(f"*/**/{ROOT_FILE}")):
-        found[str(file.relative_to(shard))] = digest_of(file.read_bytes())
-        if _is_array(file):
+        content = file.read_bytes()
+        found[str(file.relative_to(shard))] = digest_of(content)
+        if _is_array(_json(file, content)):
             name = str((file.parent / CHUNKS).relative_to(shard))
-            found[name] = _chunks_digest(file.parent)
+            keys = _present_chunks(file.parent)
+            found[name] = _chunks_digest(_end_of(file.parent, key) for key in keys)
     return found
 
 
@@ -82,10 +87,10 @@ def check_files(shard: Path, group: str) -> bool:
     if missing:
         raise VitalsError(f"{shard} lacks {', '.join(missing)}")
     for file in metadata:
-        name = str(file.relative_to(shard))
-        if digest_of(file.read_bytes()) != files[name]:
+        name, content = str(file.relative_to(shard)), file.read_bytes()
+        if digest_of(content) != files[name]:
             raise VitalsError(f"{shard}: {name} is not what was written")
-        absent = _expected_chunks(file) - _present_chunks(file.parent)
+        absent = _expected_chunks(_json(file, content)) - _present_chunks(file.parent)
         if absent:
             first = file.parent.relative_to(shard) / min(absent)
             raise VitalsError(f"{shard} lacks {first}, and {len(absent) - 1} chunks more of it")
@@ -95,67 +100,63 @@ def check_files(shard: Path, group: str) -> bool:
 def torn_arrays(shard: Path) -> list[str]:
     """The files of a shard that are not what was written, each as "file: what is wrong".
 
-    Reads every byte. Raises VitalsError for a folder that is not a whole shard.
+    Reads every byte, once. Raises VitalsError for a folder that is not a whole shard.
     """
-    written = recorded(shard, DIGESTS)
-    found = list(_altered_metadata(shard, written))
-    arrays = [shard / name for name in written if name.split("/")[-1] == CHUNKS]
-    for folder in arrays:
-        file = folder.with_name(ROOT_FILE)
-        name = str(folder.relative_to(shard))
-        torn = list(_torn_chunks(shard, file, written))
-        if not torn and _chunks_digest(file.parent) != written[name]:
-            torn = [f"{name}: a chunk is whole, and not the one that was written"]
-        found += torn
-    return sorted([*found, *_strangers(shard, written)])
+    attributes = root_attributes(shard)
+    written = _recorded(shard, attributes, DIGESTS)
+    there = set(files_below(shard))
+    found = list(_strangers(there, written))
+    if attributes_digest(attributes) != written.get(ATTRIBUTES):
+        found.append(f"{ROOT_FILE}: the attributes were altered")
+    for name in (name for name in written if name.endswith(ROOT_FILE)):
+        folder = f"{name.removesuffix(ROOT_FILE)}{CHUNKS}"
+        present = {file for file in there if file.startswith(f"{folder}/")}
+        # the names that there should be are known from metadata that can be trusted
+        expected, content = present, (shard / name).read_bytes() if name in there else b""
+        if digest_of(content) == written[name]:
+            keys = _expected_chunks(_json(shard / name, content))
+            expected = {f"{folder.removesuffix(CHUNKS)}{key}" for key in keys}
+        else:
+            found.append(f"{name}: {'altered' if name in there else 'missing'}")
+        if folder in written:
+            found += _torn_chunks(shard, folder, expected, present, written[folder])
+    return sorted(found)
 
 
-def _altered_metadata(shard: Path, written: dict[str, str]) -> Iterator[str]:
-    if attributes_digest(root_attributes(shard)) != written.get(ATTRIBUTES):
-        yield f"{ROOT_FILE}: the attributes were altered"
-    for name, digest in written.items():
-        if not name.endswith(ROOT_FILE):
-            continue
-        if not (shard / name).is_file():
-            yield f"{name}: missing"
-        elif digest_of((shard / name).read_bytes()) != digest:
-            yield f"{name}: altered"
+def _torn_chunks(
+    shard: Path, folder: str, expected: set[str], present: set[str], digest: str
+) -> list[str]:
+    """What is wrong with the chunks of one array, which are named by their paths in the shard."""
+    torn = [f"{chunk}: missing" for chunk in expected - present]
+    torn += [f"{chunk}: not a chunk of this array" for chunk in present - expected]
+    ends = []
+    for chunk in sorted(expected & present):
+        content = (shard / chunk).read_bytes()
+        if not is_whole_chunk(np.frombuffer(content, np.uint8)):
+            torn.append(f"{chunk}: its bytes do not give its checksum")
+        key = chunk.removeprefix(folder.removesuffix(CHUNKS))
+        ends.append((key, len(content), content[-TRAILER_BYTES:]))
+    if not torn and _chunks_digest(ends) != digest:
+        torn.append(f"{folder}: a chunk is whole, and not the one that was written")
+    return torn
 
 
-def _torn_chunks(shard: Path, file: Path, written: dict[str, str]) -> Iterator[str]:
-    """What is wrong with single chunks of the array whose metadata this file is."""
-    node, name = file.parent, str(file.relative_to(shard))
-    present = _present_chunks(node)
-    # the names that there should be are known from metadata that can be trusted
-    trusted = file.is_file() and digest_of(file.read_bytes()) == written.get(name)
-    expected = _expected_chunks(file) if trusted else present
-    for key in sorted(expected | present):
-        chunk = (node / key).relative_to(shard)
-        if key not in present:
-            yield f"{chunk}: missing"
-        elif key not in expected:
-            yield f"{chunk}: not a chunk of this array"
-        elif not is_whole_chunk(np.frombuffer((node / key).read_bytes(), np.uint8)):
-            yield f"{chunk}: its bytes do not give its checksum"
-
-
-def _strangers(shard: Path, written: dict[str, str]) -> Iterator[str]:
+def _strangers(there: set[str], written: dict[str, str]) -> Iterator[str]:
     """Files that are neither metadata nor in the folder of an array's chunks."""
-    for name in files_below(shard):
+    for name in there:
         in_chunks = any(str(folder) in written for folder in PurePosixPath(name).parents)
         if not (in_chunks or name in written or name == ROOT_FILE):
             yield f"{name}: not a file of the shard"
 
 
-def _is_array(file: Path) -> bool:
-    return _json(file)["node_type"] == "array"
+def _is_array(metadata: dict[str, Any]) -> bool:
+    return metadata["node_type"] == "array"
 
 
-def _expected_chunks(file: Path) -> set[str]:
+def _expected_chunks(metadata: dict[str, Any]) -> set[str]:
     """The chunks of a node, as "c/0/0": none for a group."""
-    if not _is_array(file):
+    if not _is_array(metadata):
         return set()
-    metadata = _json(file)
     chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     counts = [-(-size // step) for size, step in zip(metadata["shape"], chunk, strict=True)]
     return {"/".join([CHUNKS, *map(str, place)]) for place in product(*map(range, counts))}
@@ -165,19 +166,22 @@ def _present_chunks(node: Path) -> set[str]:
     return {f"{CHUNKS}/{name}" for name in files_below(node / CHUNKS)}
 
 
-def _chunks_digest(node: Path) -> str:
+def _end_of(node: Path, key: str) -> tuple[str, int, bytes]:
+    """A chunk's name, length and last four bytes."""
+    with (node / key).open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - TRAILER_BYTES))
+        return key, length, file.read()
+
+
+def _chunks_digest(ends: Iterable[tuple[str, int, bytes]]) -> str:
     """SHA-256 over a line a chunk, in order of their names: name, length, last four bytes."""
-    lines = []
-    for key in sorted(_present_chunks(node)):
-        with (node / key).open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(max(0, length - TRAILER_BYTES))
-            lines.append(f"{key} {length} {file.read().hex()}\n")
+    lines = (f"{key} {length} {last.hex()}\n" for key, length, last in sorted(ends))
     return digest_of("".join(lines).encode())
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path, content: bytes) -> dict[str, Any]:
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(content)
     except ValueError as error:
         raise VitalsError(f"{file} is not JSON: {error}") from error
