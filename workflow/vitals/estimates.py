@@ -26,13 +26,6 @@ HOLDING = ("scrambling", "geometry")
 SHARDED = ("extract", "stream", "vary")
 
 
-def changed_passes(study: Study, taps: int) -> float:
-    """Passes with a change that interventions make of an image, in whole passes."""
-    changes = study.settings["interventions"]
-    whole = len(changes["strengths"]) + len(changes["controls"]) * changes["repeats"]
-    return whole + len(changes["kinds"]) * taps / 2  # from halfway, in the mean
-
-
 class Estimates:
     """Of each stage of a study: `megabytes` of memory and `minutes`, doubled with each attempt."""
 
@@ -91,7 +84,7 @@ class Estimates:
             case "train":  # a step backward is two forward
                 return 3 * passing * self.study.recipe(model)["epochs"] * self._images
             case _ if stage == INTERVENE:
-                runs = changed_passes(self.study, size.taps)
+                runs = self.study.changed_passes(size.taps)
                 return self._intervened * passing * (runs + size.taps)
             case "extract" | "stream" | "vary":
                 shard = self._shard

@@ -15,7 +15,6 @@ from vitals.activations.layout import GALLERY, POOLED, TOKENS, Settings
 from vitals.data import datasets, digests
 from vitals.data.images import FIT, TEST, ImageList
 from vitals.errors import VitalsError
-from vitals.estimates import changed_passes
 from vitals.models import build, training_time
 from vitals.models.training import Recipe
 from vitals.progress import progress
@@ -131,7 +130,7 @@ def _intervening(study: Study, found: plan.Plan) -> float:
         return 0.0
     images = int((study.listing["split"] == TEST).sum())
     images = min(images, study.settings["interventions"]["images"] or images)
-    return images * found.speeds.passing * changed_passes(study, found.layers) / 60
+    return images * found.speeds.passing * study.changed_passes(found.layers) / 60
 
 
 def _rate(seconds: float) -> float:

@@ -156,6 +156,12 @@ class Study:
         most = activations["token_images"] or len(self.listing)
         return np.unique(np.flatnonzero(rank < most) // activations["shard_images"]).tolist()
 
+    def changed_passes(self, taps: int) -> float:
+        """Passes with a change that interventions make of an image, in whole passes."""
+        changes = self.settings["interventions"]
+        whole = len(changes["strengths"]) + len(changes["controls"]) * changes["repeats"]
+        return whole + len(changes["kinds"]) * taps / 2  # from halfway, in the mean
+
     @property
     def streamed(self) -> list[str]:
         """The metrics that are computed inside passes of their own, and not from stored tokens."""

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -37,17 +38,7 @@ def minutes(
         few = training.examples(sample, transform)
         rows = torch.arange(STEPS * recipe.batch) % len(few.labels)
         part = Examples(few.pixels[rows], few.labels[rows])
-        timer = Timer(
-            "train(model, part, transform, trial, device)",
-            globals={
-                "train": training.train,
-                "model": model,
-                "part": part,
-                "transform": transform,
-                "trial": trial,
-                "device": device,
-            },
-            num_threads=torch.get_num_threads(),
-        )
+        train = partial(training.train, model, part, transform, trial, device)
+        timer = Timer("train()", globals={"train": train}, num_threads=torch.get_num_threads())
         seconds = timer.blocked_autorange(min_run_time=LEAST_SECONDS).median
     return seconds / STEPS * steps / 60
