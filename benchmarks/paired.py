@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vitals.progress import progress
+
 
 def ratios(
     candidates: Mapping[str, Callable[[], None]],
@@ -40,7 +42,7 @@ def ratios(
         timed(name)
     others = [name for name in candidates if name != baseline]
     rows = []
-    for _ in range(rounds):
+    for _ in progress(range(rounds), "rounds"):
         order.shuffle(others)
         before = timed(baseline)
         for name in others:
