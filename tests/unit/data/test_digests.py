@@ -70,21 +70,18 @@ def test_a_record_that_cannot_be_written_is_done_without(tmp_path):
 
 
 def test_a_file_is_read_once_for_each_time_but_not_while_it_may_be_written(record, tmp_path):
-    file, day = tmp_path / "last.pth", 86400
-    file.write_bytes(b"before")
-    now = file.stat().st_mtime
+    file = tmp_path / "last.pth"
+    now = tmp_path.stat().st_mtime + 3600  # of a moment that is not over while this runs
+    past = now - 86400
 
-    def found():
+    def digest(content, time):
+        file.write_bytes(content)
+        os.utime(file, (time, time))
         return digests.of_file(file, record)
 
-    assert found() == hashlib.sha256(b"before").hexdigest()
-    file.write_bytes(b"after!")
-    os.utime(file, (now, now))
-    assert found() == hashlib.sha256(b"after!").hexdigest()
+    assert digest(b"before", now) == hashlib.sha256(b"before").hexdigest()
+    assert digest(b"after!", now) == hashlib.sha256(b"after!").hexdigest()
     assert not record.exists()
-    os.utime(file, (now - day, now - day))
-    found()
-    assert list(json.loads(record.read_text()).values()) == [found()]
-    file.write_bytes(b"unread")
-    os.utime(file, (now - day, now - day))
-    assert found() == hashlib.sha256(b"after!").hexdigest()
+    known = digest(b"known!", past)
+    assert list(json.loads(record.read_text()).values()) == [known]
+    assert digest(b"unread", past) == known
