@@ -29,6 +29,8 @@ def numbers():
                 value = 10 + sign * place + block
                 rows.append(row(model, "collapse", variable, value, f"block.{block}", "cls"))
         rows.append(row(model, "collapse", "nc1_quotient", 99, "norm", "cls", depth=9))
+    rows.append(row("vit_base - vit_small", "accuracy", "top1_difference", 0.1))
+    rows.append(row("compare", "accuracy", "comparison", float("nan")))
     return pd.DataFrame(rows)
 
 
@@ -65,6 +67,7 @@ def test_models_stand_with_their_accuracy_and_equal_depths_are_said(said):
     assert "| vit_small | 2 | 0.5 [0.4, 0.6] | – |" in said
     equal = "vit_small and vit_base have 2 blocks each: between them the width changes, "
     assert f"{equal}and not the depth." in said
+    assert replication.Tables("three", numbers(), findings()).models == list(MODELS)
 
 
 def test_a_statement_has_its_rule_its_verdict_and_its_numbers(said):

@@ -41,8 +41,8 @@ class Tables:
     @property
     def models(self) -> list[str]:
         """The models, in the order of the summary."""
-        own = self.summary.loc[self.summary["metric"] == "accuracy", "model"]
-        return [name for name in dict.fromkeys(own) if " - " not in name]
+        of_models = (self.summary["metric"] == "accuracy") & (self.summary["variable"] == "top1")
+        return list(dict.fromkeys(self.summary.loc[of_models, "model"]))
 
 
 def read(folder: Path) -> Tables:
