@@ -141,10 +141,11 @@ class NoiseNull:
         embedding, noise = self._fit_moments
         d = len(self.identity)
         across = noise.cross.reshape(-1, d, d)  # Σ ε z; Σ z ε is its transpose
-        mixed = (across + across.mT).flatten(1)
-        inputs = embedding.inputs + scale * mixed + scale**2 * noise.inputs
-        cross = embedding.cross + scale * across[:, :, self.first :].flatten(1)
-        return replace(embedding, inputs=inputs, cross=cross)
+        inputs = torch.add(embedding.inputs, noise.inputs, alpha=scale**2).reshape(-1, d, d)
+        inputs.add_(across, alpha=scale).add_(across.mT, alpha=scale)
+        rebuilt = across[:, :, self.first :].flatten(1)
+        cross = torch.add(embedding.cross, rebuilt, alpha=scale)
+        return replace(embedding, inputs=inputs.flatten(1), cross=cross)
 
     def _rebuilt(self, embedding: Stack) -> Stack:
         return [block[..., self.first :] for block in embedding]

@@ -26,6 +26,9 @@ from vitals.metrics.token_pairs import Pairs
 # Exactly collinear regressors are told apart by a ridge this far below the equations' own scale:
 # beyond the rounding of the products, and too little to be seen in a share recovered.
 JITTER = {torch.float64: 1e-10, torch.float32: 1e-6}
+# Numbers of products that stand in memory at once: few on a CPU, which gives fresh memory slowly,
+# and many on a GPU, where few large kernels are the fast ones.
+PRODUCTS = {False: 2**20, True: 2**26}
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,22 @@ class SecondMoments:
     @classmethod
     def of_same_token(cls, parts: tuple[Pairs, ...]) -> "SecondMoments":
         """The same for a mixing that is diagonal, in one pass."""
-        inputs, cross, energy = 0.0, 0.0, 0.0
+        x, z = next(parts[0].blocks())
+        (m, _, d), (n, _, e) = x.shape, z.shape
+        inputs = torch.zeros((n, d, d), dtype=torch.float64, device=x.device)
+        cross, energy = inputs.new_zeros((n, d, e)), inputs.new_zeros(())
+        at_once = max(1, PRODUCTS[x.device.type == "cuda"] // (d * max(d, e)))
         for pairs in parts:
             for x, z in pairs.blocks():
-                n, m, d = len(z), len(x), x.shape[2]
-                own = x[:n].transpose(1, 2)  # (token, channel, image)
-                inputs = inputs + (own @ x[:n]).double()
-                cross = cross + (own @ z).double()
-                energy += z.double().square().sum().item()
-        inputs, cross = inputs.reshape(n, -1), cross.reshape(n, -1)
-        return cls(inputs, cross, energy, n, m, d, pairs.unchanged, JITTER[x.dtype], True)
+                for start in range(0, n, at_once):
+                    some = slice(start, min(start + at_once, n))
+                    own = x[some].transpose(1, 2)  # (token, channel, image)
+                    inputs[some] += own @ x[some]
+                    cross[some] += own @ z[some]
+                    energy += z[some].double().square().sum()
+        inputs, cross = inputs.flatten(1), cross.flatten(1)
+        jitter = JITTER[x.dtype]
+        return cls(inputs, cross, energy.item(), n, m, d, pairs.unchanged, jitter, True)
 
     @property
     def place(self) -> torch.device:
