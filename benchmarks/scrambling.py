@@ -1,10 +1,12 @@
-"""What scrambling costs at real size: one tap, by passes over the images and by moments in memory.
+"""What scrambling costs: a tap of real size, by passes or by moments in memory, and a study.
 
     python benchmarks/scrambling.py --tokens 196 --channels 384 --fit 500 --test 500
+    python benchmarks/scrambling.py --study artifacts/digits
 
 Correlated tokens (AR 0.9) plus noise 0.7 as the tap, in float16 as a store holds them, on one
-thread. Writes scrambling.csv and scrambling.md beside this file, and with --before the time of
-another checkout's library on the same tap.
+thread; with --before the time of another checkout's library on the same tap. Of a study that has
+run: all taps of each model, with the study's own settings. Writes scrambling.csv,
+scrambling_study.csv and scrambling.md beside this file.
 """
 
 import argparse
@@ -67,6 +69,25 @@ def measure(size: list[int], passes: bool) -> list[dict]:
     return rows
 
 
+def measure_study(folder: Path) -> pd.DataFrame:
+    """Processor seconds of each model of a study, computed again from its stored tokens."""
+    import vitals
+    from vitals import origin
+    from vitals.metrics import scrambling
+
+    rows = []
+    for result in sorted(folder.glob("*/metrics/scrambling.nc")):
+        tokens = vitals.open_tokens(result.parents[1])
+        start = time.process_time()
+        scrambling.compute(tokens, **json.loads(origin.read(result).spec))
+        seconds = time.process_time() - start
+        model = result.parents[1].name
+        rows.append({"model": model, "taps": tokens.sizes["layer"], "seconds": seconds})
+    table = pd.DataFrame(rows).set_index("model")
+    table.loc["all"] = table.sum()
+    return table.astype({"taps": int})
+
+
 def _take_passes() -> None:
     """No moments in memory, wherever the library keeps the limit."""
     for name in ("vitals.metrics.tap_recovery", "vitals.metrics.scrambling"):
@@ -82,12 +103,17 @@ def main() -> None:
     """Each run in a process of its own, for its memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("tokens", "channels", "fit", "test"):
-        parser.add_argument(f"--{name}", type=int, required=True)
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--study", type=Path, help="artifacts/{study}, run to its end")
     parser.add_argument("--before", type=Path, help="workflow/ of another checkout")
     parser.add_argument("--one", choices=("passes", "moments"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    size = [options.tokens, options.channels, options.fit, options.test]
     torch.set_num_threads(1)
+    if options.study:
+        measure_study(options.study).to_csv(HERE / "scrambling_study.csv")
+        _write()
+        return
+    size = [options.tokens, options.channels, options.fit, options.test]
     if options.one:
         print(json.dumps(measure(size, options.one == "passes")))
         return
@@ -103,7 +129,8 @@ def main() -> None:
                 rows.append({"library": library, "sums": how, **row})
     table = pd.DataFrame(rows).set_index("library")
     table.insert(0, "size", " x ".join(map(str, size[:2])) + f", {size[2]} + {size[3]}")
-    _write(table)
+    _add(table)
+    _write()
 
 
 def _in_process(command: list[str], path: Path | None) -> list[dict]:
@@ -114,21 +141,31 @@ def _in_process(command: list[str], path: Path | None) -> list[dict]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def _write(table: pd.DataFrame) -> None:
-    """Add to what other sizes gave."""
+def _add(table: pd.DataFrame) -> None:
+    """To what other sizes gave."""
     path = HERE / "scrambling.csv"
     if path.is_file():
         known = pd.read_csv(path, index_col="library")
         table = pd.concat([known[~known["size"].isin(table["size"])], table])
     table.to_csv(path)
+
+
+def _write() -> None:
+    """The page, from the tables that are there."""
+    taps = pd.read_csv(HERE / "scrambling.csv", index_col="library")
+    study = pd.read_csv(HERE / "scrambling_study.csv", index_col="model")
     (HERE / "scrambling.md").write_text(
         "# What scrambling costs\n\n"
         "One tap (tokens x channels, fit + test images) of correlated tokens plus noise, float16, "
         "on one thread. `seconds` of the processor\nfor the tap alone; `sums`: passes over the "
         "images, or moments in memory.\n\n"
-        f"{markdown(table)}\n{machine('torch', 'numpy', 'xarray')}.\n\n"
-        "Repeat: `python benchmarks/scrambling.py --tokens 25 --channels 64 --fit 150 --test 150 "
-        "--before OTHER/workflow`,\nand with `--tokens 196 --channels 384 --fit 500 --test 500`.\n"
+        f"{markdown(taps)}\n"
+        "All taps of the default study, with its noise null and intervals, on one thread. "
+        "`seconds` of the processor.\n\n"
+        f"{markdown(study)}\n{machine('torch', 'numpy', 'xarray')}.\n\n"
+        "Repeat: `python benchmarks/scrambling.py --tokens 25 --channels 64 --fit 150 --test 150`, "
+        "with `--tokens 196 --channels 384 --fit 500\n--test 500`, and with "
+        "`--study artifacts/digits`.\n"
     )
 
 
