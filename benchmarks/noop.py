@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import yaml
+
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "workflow"), str(REPOSITORY / "tests" / "workflow")]
 
@@ -51,17 +53,23 @@ def grow(folder, count):
     for number in range(1, count):
         if not (models / f"vit_{number}").exists():
             shutil.copytree(models / "vit_0", models / f"vit_{number}")
-    dry_runs.touch(folder, study_of(count))
+    (folder / "study.yaml").write_text(yaml.safe_dump(study_of(count), sort_keys=False))
+    snakemake(folder, "--touch")
+
+
+def snakemake(folder, *options):
+    """What a run of the study in a folder says."""
+    study = ["--cores", "1", "--directory", folder, "--configfile", folder / "study.yaml"]
+    run = subprocess.run(
+        [SNAKEMAKE, *study, *options], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
+    return run.stdout + run.stderr
 
 
 def seconds_of_command(folder):
     """From start to end, and of the processor, which who else is at work changes less."""
-    options = ["--cores", "1", "--directory", folder, "--configfile", folder / "study.yaml"]
     begun, before = time.perf_counter(), os.times()
-    said = subprocess.run(
-        [SNAKEMAKE, *options], cwd=REPOSITORY, check=True, capture_output=True, text=True
-    )
-    assert "Nothing to be done" in said.stdout + said.stderr
+    assert "Nothing to be done" in snakemake(folder)
     after = os.times()
     processor = after.children_user + after.children_system
     processor -= before.children_user + before.children_system
