@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def write(path, seed=0, codec="none"):
 def shard(tmp_path, monkeypatch, request):
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * 6 * 4)
     return write(tmp_path / "0.zarr", codec=request.param)
+
+
+def test_each_file_is_read_once(shard, monkeypatch):
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    integrity.torn_arrays(shard)
+    assert sorted(read) == sorted(path for path in shard.rglob("*") if path.is_file())
 
 
 def test_a_shard_that_was_left_alone_has_nothing_torn(shard):
