@@ -28,7 +28,7 @@ from vitals.metrics.token_pairs import Pairs
 JITTER = {torch.float64: 1e-10, torch.float32: 1e-6}
 # Numbers of products that stand in memory at once: few on a CPU, which gives fresh memory slowly,
 # and many on a GPU, where few large kernels are the fast ones.
-PRODUCTS = {False: 2**20, True: 2**26}
+PRODUCTS, GPU_PRODUCTS = 2**20, 2**26
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class SecondMoments:
         (m, _, d), (n, _, e) = x.shape, z.shape
         inputs = torch.zeros((n, d, d), dtype=torch.float64, device=x.device)
         cross, energy = inputs.new_zeros((n, d, e)), inputs.new_zeros(())
-        at_once = max(1, PRODUCTS[x.device.type == "cuda"] // (d * max(d, e)))
+        most = GPU_PRODUCTS if x.device.type == "cuda" else PRODUCTS
+        at_once = max(1, most // (d * max(d, e)))  # tokens
         for pairs in parts:
             for x, z in pairs.blocks():
                 for start in range(0, n, at_once):
