@@ -114,6 +114,8 @@ def main() -> None:
         _write()
         return
     size = [options.tokens, options.channels, options.fit, options.test]
+    if None in size:
+        parser.error("give --tokens, --channels, --fit and --test, or --study")
     if options.one:
         print(json.dumps(measure(size, options.one == "passes")))
         return
